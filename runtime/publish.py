@@ -1,0 +1,91 @@
+"""Outputs appear whole or not at all: write beside, fsync, rename."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from parrot_runtime.errors import InputError
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+@contextmanager
+def publish_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside ``final``; on success it takes that name, on any error it is removed.
+
+    Raises InputError before any work when ``final`` exists and ``force`` is not given.
+    """
+    if final.exists() and not force:
+        raise InputError(f"{final} exists already; give --force to replace it, or another name with -o")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(final)
+    beside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=f".{os.getpid()}.partial", dir=final.parent))
+    try:
+        yield beside
+        for path in beside.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        os.chmod(beside, 0o755)
+        old = None
+        if final.exists():
+            # rename() cannot replace a folder that is not empty: the old one steps aside for the moment between two
+            # renames, and the next run puts it back if the process dies there (see _remove_leftovers).
+            old = beside.with_suffix(".old")
+            os.rename(final, old)
+        os.rename(beside, final)
+        _sync_directory(final.parent)
+        if old is not None:
+            shutil.rmtree(old)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _remove_leftovers(final: Path) -> None:
+    """Clean what a killed run left: put an old folder back if its successor never arrived, drop partial ones."""
+    for old in sorted(final.parent.glob(f".{final.name}.*.old")):
+        if final.exists():
+            shutil.rmtree(old)
+        else:
+            os.rename(old, final)
+    for partial in final.parent.glob(f".{final.name}.*.partial"):
+        owner = int(partial.name.rsplit(".", 2)[1])
+        if not _alive(owner):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
