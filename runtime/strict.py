@@ -25,8 +25,8 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 def from_mapping(cls: type[T], data: Any, *, where: str) -> T:
     """Build the frozen dataclass ``cls`` from ``data``; ``where`` names the file in errors.
 
-    Handles nested dataclasses, ``X | None``, ``tuple[X, ...]``, ``dict[str, X]``, Literal, and the scalar types; an int
-    is accepted where a float is expected. Raises InputError.
+    Handles nested dataclasses, ``X | None``, unions of scalars, ``tuple[X, ...]``, ``dict[str, X]``, Literal, and the
+    scalar types; an int is accepted where a float is expected. Raises InputError.
     """
     if not isinstance(data, Mapping):
         raise InputError(f"{where}: expected a mapping of settings, got {type(data).__name__}")
@@ -52,8 +52,12 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        (inner,) = [argument for argument in arguments if argument is not type(None)]
-        return _convert(inner, value, where)
+        inner = [argument for argument in arguments if argument is not type(None)]
+        if len(inner) == 1:
+            return _convert(inner[0], value, where)
+        if type(value) in inner:
+            return value
+        raise InputError(f"{where}: expected {' or '.join(part.__name__ for part in inner)}, got {value!r}")
     if origin is typing.Literal:
         if value not in arguments:
             hint = nearest(str(value), map(str, arguments))

@@ -1,0 +1,283 @@
+"""``parrot.json``: what a bundle holds, what it was made of, and whether it is still whole.
+
+Export writes it with ``to_json``; everything that runs a bundle reads it with ``load_manifest`` and checks the files
+with ``verify_files`` before any engine sees them. A manifest is a claim by whoever made the bundle, so nothing in it is
+believed without a look: unknown or repeated keys, NaN, paths that leave the folder, links, and files whose size or
+hash differ are refused, each with one line that names the file and the way out.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal
+
+from parrot_runtime.errors import BundleError, InputError
+from parrot_runtime.image import ImageRecipe
+from parrot_runtime.strict import from_mapping
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "parrot.json"
+TOKENIZER_NAME = "tokenizer.json"
+EMBEDDING_NAME = "embed_tokens.safetensors"
+# Caches of a bundle are made on the machine that runs it: they are never canonical, so never listed.
+CACHE_FOLDERS = ("engines",)
+_MAX_MANIFEST_BYTES = 16 << 20
+_CHUNK_BYTES = 1 << 20
+_AGAIN = "export the bundle again, or copy it again from where it came"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One input or output of a graph; a named axis is free, a number is fixed."""
+
+    name: str
+    dtype: Literal["float32", "float16", "int32", "int64", "bool"]
+    axes: tuple[str | int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """One graph of the bundle: its file (relative, ``/`` between folders) and what goes in and out, in order."""
+
+    file: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    def tensor(self, name: str) -> Tensor:
+        """The input or output called ``name``. Raises BundleError when the graph has none."""
+        for tensor in (*self.inputs, *self.outputs):
+            if tensor.name == name:
+                return tensor
+        raise BundleError(f"{self.file}: the graph has no tensor '{name}'; {_AGAIN}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 (64 lower-case hexadecimal digits) of one file."""
+
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError(f"size is {self.size}; expected zero or more bytes")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 is {self.sha256!r}; expected 64 lower-case hexadecimal digits")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDims:
+    """What the runtime must know of the model.
+
+    ``hidden_size`` is C, the width of the LLM; ``image_tokens`` are the positions one picture takes in the prompt;
+    ``max_len`` is the longest sequence, prompt and answer together; ``experts`` is 0 for a model without the mixture.
+    """
+
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_len: int
+    image_tokens: int
+    experts: int
+    expert_kind: Literal["mlp", "swiglu"]
+    residual: Literal["paper", "released"]
+    alpha: float
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name == "experts" else 1
+            if field.type is int and not least <= value <= 2**31 - 1:
+                raise ValueError(f"{field.name} is {value}; expected {least} or more")
+        if not math.isfinite(self.alpha):
+            raise ValueError(f"alpha is {self.alpha}; expected a finite number")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly")
+        if self.image_tokens >= self.max_len:
+            raise ValueError(f"max_len is {self.max_len}; one picture alone takes {self.image_tokens} positions")
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptRecipe:
+    """What stands around the question: the system text, and that pictures come first in their turn."""
+
+    system: str
+    image_first: Literal[True] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """A bundle's ``parrot.json``. ``files`` lists every file but the manifest itself and the engine caches."""
+
+    schema_version: int
+    name: str
+    model: ModelDims
+    languages: tuple[str, ...]
+    image: ImageRecipe
+    prompt: PromptRecipe
+    target: Literal["cpu"]
+    precision: Literal["fp32", "fp16"]
+    kv_dtype: Literal["float32", "float16"]
+    graphs: dict[str, Graph]
+    files: dict[str, FileRecord]
+    verification: dict[str, Any]
+    tools: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or not self.name.isprintable():
+            raise ValueError(f"name is {self.name!r}; expected a short printable name")
+        expected = {"encoder", "decoder"} | ({"experts"} if self.model.experts else set())
+        if set(self.graphs) != expected:
+            raise ValueError(f"graphs are {_listed(self.graphs)}; expected {_listed(expected)}")
+        for path in self.files:
+            _check_relative(path)
+        named = {f"graphs.{role}": graph.file for role, graph in self.graphs.items()}
+        for what, path in {**named, "the tokenizer": TOKENIZER_NAME, "the embedding": EMBEDDING_NAME}.items():
+            if path not in self.files:
+                raise ValueError(f"{what} is '{path}', which the list of files does not hold")
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and check ``folder/parrot.json``; the files it lists are ``verify_files``' business.
+
+    Raises BundleError: no such folder or file, not JSON, repeated keys, NaN or infinities, unknown or missing keys,
+    another schema, a path that leaves the folder.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    if not Path(folder).is_dir():
+        raise BundleError(f"{folder}: there is no such bundle folder; run `parrot-export` to make one")
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise BundleError(f"{folder}: not a bundle, it holds no {MANIFEST_NAME}; run `parrot-export` to make one")
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path}: over {_MAX_MANIFEST_BYTES} bytes, which no manifest needs; {_AGAIN}")
+        data = _parse(path.read_bytes(), path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); check who may read it") from error
+    version = data.get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema_version is {version!r}, this Parrot reads {SCHEMA_VERSION}; "
+            "export the bundle again with this version, or install the Parrot that made it"
+        )
+    try:
+        return from_mapping(Manifest, data, where=str(path))
+    except InputError as error:
+        raise BundleError(f"{error}; {_AGAIN}") from error
+
+
+def to_json(manifest: Manifest) -> str:
+    """The manifest as JSON text, readable and stable; ``load_manifest`` gives the same object back."""
+    return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def record_files(folder: Path) -> dict[str, FileRecord]:
+    """Size and hash of every file under ``folder`` but the manifest and the caches: what ``Manifest.files`` holds."""
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    names = [name for name in found if name != MANIFEST_NAME and name.split("/")[0] not in CACHE_FOLDERS]
+    return {name: FileRecord((folder / name).stat().st_size, _sha256(folder / name)) for name in names}
+
+
+def verify_files(folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
+    """Check that every listed file is there, inside ``folder``, not a link, and has its size and hash.
+
+    Sizes of all files are looked at before the first hash, so a cut copy is found at once. Raises BundleError.
+    """
+    folder = Path(folder)
+    for name, record in manifest.files.items():
+        _check_entry(folder, name, record)
+    largest_first = sorted(manifest.files, key=lambda name: -manifest.files[name].size)
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+        for name, digest in zip(
+            largest_first, pool.map(_sha256, (folder / name for name in largest_first)), strict=True
+        ):
+            if digest != manifest.files[name].sha256:
+                raise BundleError(f"{folder / name}: the file was altered, its SHA-256 is not the manifest's; {_AGAIN}")
+
+
+def _check_entry(folder: Path, name: str, record: FileRecord) -> None:
+    path = folder
+    for part in PurePosixPath(name).parts:
+        path = path / part
+        if path.is_symlink():
+            raise BundleError(f"{path}: a link inside a bundle is refused; copy the file in its place")
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise BundleError(f"{path}: the bundle lists this file and it is missing; {_AGAIN}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise BundleError(f"{path}: the bundle lists this as a file and it is none; {_AGAIN}")
+    if found.st_size != record.size:
+        raise BundleError(f"{path}: {found.st_size} bytes where the manifest says {record.size}; {_AGAIN}")
+
+
+def _check_relative(name: str) -> None:
+    """Refuse every spelling of a path that is not a plain way down from the bundle's folder."""
+    parts = name.split("/")
+    if (
+        any(part in ("", ".", "..") for part in parts)
+        or "\\" in name
+        or "\0" in name
+        or PureWindowsPath(name).drive
+        or name == MANIFEST_NAME
+    ):
+        raise ValueError(f"the path {name!r} in the list of files is refused: expected a plain path inside the bundle")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
+    return digest.hexdigest()
+
+
+def _parse(raw: bytes, path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+        )
+        # An escaped lone surrogate is legal JSON and breaks every file name and message it reaches.
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not a manifest ({str(error)[:200]}); {_AGAIN}") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path}: not a manifest (expected one JSON object); {_AGAIN}")
+    return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key '{repeated}' stands twice")
+    return data
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number a manifest may hold")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a number a manifest may hold")
+    return value
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
