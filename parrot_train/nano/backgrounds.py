@@ -111,9 +111,9 @@ def snow(pixels: int, chance: random.Random) -> Image.Image:
     canvas = _gradient(((0.0, (142, 164, 190)), (0.6, (196, 210, 224))), pixels).copy()
     draw = ImageDraw.Draw(canvas)
     height = chance.uniform(0.42, 0.56)
-    _ground(draw, pixels, _ridge(chance, height, 0.04, chance.uniform(0.6, 1.1)), (216, 227, 238))
-    _ground(draw, pixels, _ridge(chance, height + 0.14, 0.03, chance.uniform(0.5, 1.0)), (228, 236, 244))
-    _ground(draw, pixels, _ridge(chance, height + 0.3, 0.03, chance.uniform(0.5, 1.0)), (238, 243, 248))
+    _ground(draw, pixels, _ridge(chance, height, 0.04, chance.uniform(0.6, 1.1)), (205, 218, 232))
+    _ground(draw, pixels, _ridge(chance, height + 0.14, 0.03, chance.uniform(0.5, 1.0)), (215, 226, 238))
+    _ground(draw, pixels, _ridge(chance, height + 0.3, 0.03, chance.uniform(0.5, 1.0)), (225, 233, 242))
     for x, y in _scatter(chance, 46, 0.0, height + 0.1):
         radius = pixels / 192 * chance.uniform(0.7, 1.7)
         draw.ellipse(

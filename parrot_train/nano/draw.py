@@ -30,15 +30,16 @@ COLOUR_VALUES: dict[str, RGB] = {
     "white": (247, 247, 245),
     "black": (44, 44, 50),
 }
-# Tones of the colours for which darkening and lightening would not do: lines on black must be pale, a shadow on white
-# is bluish, and darkened yellow would be olive.
+# Tones of the colours for which darkening and lightening would not do: lines on black must be pale (and what lies
+# between line and colour must not be darker than both), a shadow on white is bluish, darkened yellow would be olive.
 _EDGES: dict[str, RGB] = {"black": (124, 126, 138)}
-_SHADOWS: dict[str, RGB] = {"yellow": (216, 184, 36), "white": (190, 194, 206), "black": (22, 22, 25)}
+_SHADOWS: dict[str, RGB] = {"yellow": (216, 184, 36), "white": (190, 194, 206), "black": (66, 66, 74)}
 _LIGHTS: dict[str, RGB] = {"white": (255, 255, 255), "black": (150, 152, 166)}
 HALO: RGB = (255, 255, 255)
 HALO_OPACITY = 0.85
 # Diameter of a thing with its outline and halo at its widest rotation, as a part of its cell.
 SPANS = {"small": 0.56, "large": 0.95}
+# Things are fitted to their cells for rotations up to this many degrees either way.
 MAX_ROTATION = 30.0
 CANVAS_SCALE = 2
 _STENCIL_SCALE = 4

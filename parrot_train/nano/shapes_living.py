@@ -25,11 +25,6 @@ def _eye(pen: Pen, x: float, y: float, radius: float, look: float = 0.0) -> None
     pen.paint(oval(x + look * radius, y, radius * 0.6, radius * 0.6), colour=INK, edge=False)
 
 
-def _flipped(points: list) -> list:
-    """The points upside down."""
-    return [(x, -y) for x, y in points]
-
-
 def apple(pen: Pen) -> None:
     pen.limb(curve([(0, -0.5), (0.02, -0.85), (0.14, -1.08)]), width=0.13, colour=WOOD)
     pen.paint(blob([(0.1, -0.8), (0.3, -1.1), (0.66, -1.12), (0.48, -0.82)]), colour=SAGE)
@@ -63,21 +58,22 @@ def pear(pen: Pen) -> None:
 
 
 def lemon(pen: Pen) -> None:
-    upper = [
-        (-1.1, 0.06),
-        (-0.98, -0.12),
-        (-0.78, -0.26),
-        (-0.4, -0.58),
-        (0, -0.66),
-        (0.4, -0.58),
-        (0.78, -0.26),
-        (0.98, -0.12),
+    pen.paint(turn(blob([(0.62, -0.52), (0.62, -0.86), (0.98, -1.06), (0.98, -0.7)]), -12), colour=SAGE)
+    half = [
+        (0.4, -0.68),
+        (0.78, -0.42),
+        (0.96, -0.19),
+        (1.16, -0.15),
+        (1.2, 0),
+        (1.16, 0.15),
+        (0.96, 0.19),
+        (0.78, 0.42),
     ]
-    pen.paint(turn(blob([(0.9, -0.14), (1.0, -0.5), (1.36, -0.62), (1.24, -0.24)]), -28), colour=SAGE)
-    pen.fill(turn(blob([*upper, (1.1, 0.06), *[(-x, y) for x, y in _flipped(upper[1:])]]), -28))
-    for x, y in ((0.5, 0.24), (0.26, 0.38), (0.6, -0.02), (0.1, 0.16), (0.34, 0.06)):
-        pen.fill(oval(x, y, 0.035, 0.035), tone=70, edge=False)
-    pen.fill(turn(oval(-0.3, -0.36, 0.26, 0.1, -14), -28), tone=230, edge=False)
+    upright = [(0, -0.76), *half, (0.4, 0.68), (0, 0.76)]
+    pen.fill(turn(blob([*upright, *[(-x, y) for x, y in reversed(upright[1:-1])]]), -12))
+    for x, y in ((0.5, 0.22), (0.3, 0.42), (0.66, -0.02), (0.1, 0.2), (0.36, 0.02), (-0.04, 0.46)):
+        pen.fill(oval(x, y, 0.035, 0.035), tone=64, edge=False)
+    pen.fill(turn(oval(-0.4, -0.36, 0.24, 0.12, -32), -12), tone=230, edge=False)
 
 
 def cat(pen: Pen) -> None:
