@@ -1,0 +1,144 @@
+"""What every grammar of the nano world offers.
+
+A grammar turns meanings (a group of things, a colour, a place) into questions and answers that a native speaker would
+accept. Question methods are named after their category in `parrot_train.nano.questions`; value methods give the short
+form that stands as an option or, with a capital and a full stop, as an answer.
+"""
+
+from collections.abc import Sequence
+
+from parrot_train.nano.scenes import Group
+
+
+class Grammar:
+    """One language. Subclasses give every method below; `tests/parrot_train/nano` holds their sentences to account."""
+
+    code: str
+    full_stop = "."
+    yes = "yes"
+    no = "no"
+
+    # --- values: short forms ----------------------------------------------------------------------------------------
+    def phrase(self, group: Group, *, size: bool = False) -> str:
+        """``two red apples``: count, colour and kind, and the size when asked for; indefinite."""
+        raise NotImplementedError
+
+    def one(self, kind: str) -> str:
+        """``an apple``."""
+        raise NotImplementedError
+
+    def the(self, kind: str, count: int = 1) -> str:
+        """``the apple``, ``the apples``; languages without articles give the bare noun."""
+        raise NotImplementedError
+
+    def missing(self, kind: str) -> str:
+        """The kind as an answer to `absent`: ``an apple``, but a genitive where the language wants one."""
+        return self.one(kind)
+
+    def colour_of(self, group: Group, colour: str) -> str:
+        """The colour as a predicate of the group."""
+        raise NotImplementedError
+
+    def size_of(self, group: Group, size: str) -> str:
+        raise NotImplementedError
+
+    def number_of(self, kind: str | None, count: int) -> str:
+        """``three``, agreeing with the kind it counts; None counts things in general."""
+        raise NotImplementedError
+
+    def place(self, cell: int) -> str:
+        """``in the top left``."""
+        raise NotImplementedError
+
+    def scenery(self, background: str) -> str:
+        """The background as an answer: ``a meadow``."""
+        raise NotImplementedError
+
+    def join(self, parts: Sequence[str]) -> str:
+        raise NotImplementedError
+
+    def yes_no(self, category: str) -> tuple[str, str]:
+        """The words for yes and no that answer a question of this category."""
+        del category
+        return self.yes, self.no
+
+    def sentence(self, text: str) -> str:
+        """A capital first letter and a full stop."""
+        return text[:1].upper() + text[1:] + self.full_stop
+
+    def listing(self, groups: Sequence[Group], *, size: bool = False) -> str:
+        return self.join([self.phrase(group, size=size) for group in groups])
+
+    def caption(self, groups: Sequence[Group], background: str) -> str:
+        """A whole sentence: every group with count, size and colour, and where it all is."""
+        raise NotImplementedError
+
+    def located(self, group: Group, cell: int) -> str:
+        """``a large red apple in the top left``: one thing of a detailed description."""
+        single = Group(group.kind, group.colour, group.size, (cell,))
+        return f"{self.phrase(single, size=True)} {self.place(cell)}"
+
+    # --- questions --------------------------------------------------------------------------------------------------
+    def object(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def describe(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def which_present(self) -> str:
+        raise NotImplementedError
+
+    def absent(self) -> str:
+        raise NotImplementedError
+
+    def colour(self, group: Group) -> str:
+        raise NotImplementedError
+
+    def count(self, kind: str) -> str:
+        raise NotImplementedError
+
+    def total(self) -> str:
+        raise NotImplementedError
+
+    def position(self, kind: str) -> str:
+        raise NotImplementedError
+
+    def at_position(self, cell: int) -> str:
+        raise NotImplementedError
+
+    def with_colour(self, colour: str) -> str:
+        raise NotImplementedError
+
+    def size(self, group: Group) -> str:
+        raise NotImplementedError
+
+    def comparison(self, first: str, second: str, *, larger: bool) -> str:
+        raise NotImplementedError
+
+    def existence(self, kind: str) -> str:
+        raise NotImplementedError
+
+    def class_existence(self, name: str) -> str:
+        raise NotImplementedError
+
+    def background(self) -> str:
+        raise NotImplementedError
+
+    def class_member(self, name: str) -> str:
+        raise NotImplementedError
+
+    def beside(self, direction: str, kind: str) -> str:
+        """What is to the ``left``/``right`` of the kind, ``above`` or ``below`` it?"""
+        raise NotImplementedError
+
+    def is_beside(self, first: str, direction: str, second: str) -> str:
+        raise NotImplementedError
+
+    def is_colour(self, group: Group, colour: str) -> str:
+        raise NotImplementedError
+
+    def same_colour(self, first: str, second: str) -> str:
+        raise NotImplementedError
+
+    def more(self, first: str, second: str) -> str:
+        raise NotImplementedError

@@ -1,0 +1,322 @@
+"""Questions about a scene: twenty categories, in open, four-option and Yes/No form.
+
+A category is a function from a scene to what is asked; the grammar of a language puts it into words. A function gives
+None where its question would make no sense or have two answers (``Where is the apple?`` with three apples).
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from parrot_runtime.choices import LETTERS, multiple_choice
+from parrot_train.nano.grammar import Grammar
+from parrot_train.nano.scenes import BACKGROUNDS, CLASS_OF, CLASSES, COLOURS, KINDS, MOST_THINGS, Group, Scene
+
+Form = Literal["open", "choice", "yes-no"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question in one language.
+
+    ``prompt`` is what the model reads and ``answer`` what it should write: a sentence, or a letter where ``options``
+    are given. ``question`` is the prompt without options and instruction.
+    """
+
+    category: str
+    form: Form
+    language: str
+    question: str
+    options: tuple[str, ...]
+    answer: str
+
+    @property
+    def prompt(self) -> str:
+        return multiple_choice(self.question, self.options, self.language) if self.options else self.question
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question before it takes a form: its words, the right value and wrong ones, already in words."""
+
+    question: str
+    value: str
+    wrong: tuple[str, ...] = ()
+    sentence: str | None = None  # an open answer that is more than the value
+
+
+Category = Callable[[Scene, Grammar, random.Random], Asked | None]
+YesNoCategory = Callable[[Scene, Grammar, random.Random, bool], str | None]
+
+
+def _singles(scene: Scene) -> list[Group]:
+    return [group for group in scene.groups if group.count == 1]
+
+
+def _pick(random_: random.Random, items: Sequence) -> object | None:
+    return random_.choice(items) if items else None
+
+
+def _others(random_: random.Random, right: str, pool: Sequence[str], render: Callable[[str], str]) -> tuple[str, ...]:
+    """Three wrong values from ``pool``, different from the right one in words too."""
+    words = dict.fromkeys(render(item) for item in random_.sample(pool, len(pool)))
+    words.pop(render(right), None)
+    return tuple(words)[:3]
+
+
+def _kinds(
+    random_: random.Random, right: str, scene: Scene, g: Grammar, near: Sequence[str] = (), named: str = ""
+) -> tuple[str, ...]:
+    """Wrong kinds: ``near``, then those of the scene (the tempting ones), then any; never one the question names."""
+    present = [group.kind for group in scene.groups]
+    pool = [*near, *present, *random_.sample(KINDS, 8)]
+    words = dict.fromkeys(g.one(kind) for kind in pool if kind not in (right, named))
+    return tuple(words)[:3]
+
+
+def object_(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    return Asked(r.choice(g.object()), "", sentence=g.sentence(g.listing(scene.groups)))
+
+
+def describe(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    return Asked(r.choice(g.describe()), "", sentence=g.caption(scene.groups, scene.background))
+
+
+def which_present(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    present = {group.kind for group in scene.groups}
+    right = r.choice(sorted(present))
+    absent = [kind for kind in KINDS if kind not in present]
+    return Asked(g.which_present(), g.one(right), tuple(g.one(kind) for kind in r.sample(absent, 3)))
+
+
+def absent(scene: Scene, g: Grammar, r: random.Random) -> Asked | None:
+    present = [group.kind for group in scene.groups]
+    if len(present) < 3:
+        return None
+    right = r.choice([kind for kind in KINDS if kind not in present])
+    return Asked(g.absent(), g.missing(right), tuple(g.missing(kind) for kind in present))
+
+
+def colour(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    group = r.choice(scene.groups)
+    near = [other.colour for other in scene.groups if other.colour != group.colour]
+    pool = [*near, *(c for c in r.sample(COLOURS, len(COLOURS)) if c != group.colour)]
+    wrong = tuple(dict.fromkeys(g.colour_of(group, c) for c in pool))[:3]
+    return Asked(g.colour(group), g.colour_of(group, group.colour), wrong)
+
+
+def count(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    group = max(r.sample(scene.groups, len(scene.groups)), key=lambda each: (each.count > 1, r.random()))
+    return Asked(g.count(group.kind), g.number_of(group.kind, group.count), _numbers(group.count, group.kind, g, r))
+
+
+def total(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    number = len(scene.things)
+    return Asked(g.total(), g.number_of(None, number), _numbers(number, None, g, r))
+
+
+def _numbers(right: int, kind: str | None, g: Grammar, r: random.Random) -> tuple[str, ...]:
+    nearest = sorted((n for n in range(1, MOST_THINGS + 1) if n != right), key=lambda n: abs(n - right) + r.random())
+    return tuple(g.number_of(kind, n) for n in nearest[:3])
+
+
+def position(scene: Scene, g: Grammar, r: random.Random) -> Asked | None:
+    group = _pick(r, _singles(scene))
+    if group is None:
+        return None
+    right = group.cells[0]
+    return Asked(
+        g.position(group.kind),
+        g.place(right),
+        tuple(g.place(c) for c in r.sample([c for c in range(9) if c != right], 3)),
+    )
+
+
+def at_position(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    thing = r.choice(scene.things)
+    return Asked(g.at_position(thing.cell), g.one(thing.kind), _kinds(r, thing.kind, scene, g))
+
+
+def with_colour(scene: Scene, g: Grammar, r: random.Random) -> Asked | None:
+    colours = [group.colour for group in scene.groups]
+    group = _pick(r, [each for each in _singles(scene) if colours.count(each.colour) == 1])
+    if group is None:
+        return None
+    return Asked(g.with_colour(group.colour), g.one(group.kind), _kinds(r, group.kind, scene, g))
+
+
+def size(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    group = r.choice(scene.groups)
+    return Asked(g.size(group), g.size_of(group, group.size))
+
+
+def comparison(scene: Scene, g: Grammar, r: random.Random) -> Asked | None:
+    sizes: dict[str, list[Group]] = {"small": [], "large": []}
+    for group in _singles(scene):
+        sizes[group.size].append(group)
+    if not sizes["small"] or not sizes["large"]:
+        return None
+    pair = [r.choice(sizes["large"]), r.choice(sizes["small"])]
+    larger = r.random() < 0.5
+    right = pair[0 if larger else 1]
+    first, second = r.sample(pair, 2)
+    return Asked(g.comparison(first.kind, second.kind, larger=larger), g.the(right.kind))
+
+
+def background(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    return Asked(g.background(), g.scenery(scene.background), _others(r, scene.background, BACKGROUNDS, g.scenery))
+
+
+def class_member(scene: Scene, g: Grammar, r: random.Random) -> Asked | None:
+    classes = [CLASS_OF[group.kind] for group in scene.groups]
+    group = _pick(r, [each for each in scene.groups if classes.count(CLASS_OF[each.kind]) == 1])
+    if group is None:
+        return None
+    name = CLASS_OF[group.kind]
+    return Asked(g.class_member(name), g.one(group.kind), _kinds(r, group.kind, scene, g, r.sample(CLASSES[name], 4)))
+
+
+def _directions(first: Group, second: Group) -> list[str]:
+    """Where the first single thing stands as seen from the second."""
+    (row, column), (other_row, other_column) = divmod(first.cells[0], 3), divmod(second.cells[0], 3)
+    found = []
+    if column != other_column:
+        found.append("left" if column < other_column else "right")
+    if row != other_row:
+        found.append("above" if row < other_row else "below")
+    return found
+
+
+def beside(scene: Scene, g: Grammar, r: random.Random) -> Asked | None:
+    if len(scene.groups) < 2 or len(_singles(scene)) < len(scene.groups):
+        return None
+    found = []
+    for anchor in scene.groups:
+        for direction in ("left", "right", "above", "below"):
+            there = [o for o in scene.groups if o is not anchor and direction in _directions(o, anchor)]
+            if len(there) == 1:
+                found.append((direction, anchor, there[0]))
+    if not found:
+        return None
+    direction, anchor, right = r.choice(found)
+    return Asked(
+        g.beside(direction, anchor.kind), g.one(right.kind), _kinds(r, right.kind, scene, g, named=anchor.kind)
+    )
+
+
+def existence(scene: Scene, g: Grammar, r: random.Random, truth: bool) -> str:
+    present = [group.kind for group in scene.groups]
+    return g.existence(r.choice(present if truth else [kind for kind in KINDS if kind not in present]))
+
+
+def class_existence(scene: Scene, g: Grammar, r: random.Random, truth: bool) -> str:
+    present = sorted({CLASS_OF[group.kind] for group in scene.groups})
+    return g.class_existence(r.choice(present if truth else [name for name in CLASSES if name not in present]))
+
+
+def is_colour(scene: Scene, g: Grammar, r: random.Random, truth: bool) -> str:
+    group = r.choice(scene.groups)
+    if truth:
+        return g.is_colour(group, group.colour)
+    near = [other.colour for other in scene.groups if other.colour != group.colour]
+    return g.is_colour(group, r.choice([*near, *near, *(c for c in COLOURS if c != group.colour)]))
+
+
+def is_beside(scene: Scene, g: Grammar, r: random.Random, truth: bool) -> str | None:
+    singles = _singles(scene)
+    pairs = [(a, b) for a in singles for b in singles if a is not b and _directions(a, b)]
+    if not pairs:
+        return None
+    first, second = r.choice(pairs)
+    direction = r.choice(_directions(first, second))
+    opposite = {"left": "right", "right": "left", "above": "below", "below": "above"}[direction]
+    return g.is_beside(first.kind, direction if truth else opposite, second.kind)
+
+
+def same_colour(scene: Scene, g: Grammar, r: random.Random, truth: bool) -> str | None:
+    singles = _singles(scene)
+    pairs = [(a, b) for a in singles for b in singles if a is not b and (a.colour == b.colour) == truth]
+    if not pairs:
+        return None
+    first, second = r.choice(pairs)
+    return g.same_colour(first.kind, second.kind)
+
+
+def more(scene: Scene, g: Grammar, r: random.Random, truth: bool) -> str | None:
+    pairs = [(a, b) for a in scene.groups for b in scene.groups if a.count > b.count]
+    if not pairs:
+        return None
+    many, few = r.choice(pairs)
+    return g.more(many.kind, few.kind) if truth else g.more(few.kind, many.kind)
+
+
+VALUE_CATEGORIES: dict[str, Category] = {
+    "object": object_,
+    "describe": describe,
+    "which_present": which_present,
+    "absent": absent,
+    "colour": colour,
+    "count": count,
+    "total": total,
+    "position": position,
+    "at_position": at_position,
+    "with_colour": with_colour,
+    "size": size,
+    "comparison": comparison,
+    "background": background,
+    "class_member": class_member,
+    "beside": beside,
+}
+YES_NO_CATEGORIES: dict[str, YesNoCategory] = {
+    "existence": existence,
+    "class_existence": class_existence,
+    "is_colour": is_colour,
+    "is_beside": is_beside,
+    "same_colour": same_colour,
+    "more": more,
+}
+# `which of these` has no sense without options; captions, sizes and comparisons have no four options.
+FORMS: dict[Form, tuple[str, ...]] = {
+    "open": tuple(name for name in VALUE_CATEGORIES if name not in ("which_present", "absent")),
+    "choice": tuple(name for name in VALUE_CATEGORIES if name not in ("object", "describe", "size", "comparison")),
+    "yes-no": tuple(YES_NO_CATEGORIES),
+}
+
+
+def value_question(name: str, form: Form, scene: Scene, g: Grammar, r: random.Random) -> Question | None:
+    """A question of a value category in ``open`` or ``choice`` form."""
+    asked = VALUE_CATEGORIES[name](scene, g, r)
+    if asked is None:
+        return None
+    if form == "open":
+        return Question(name, form, g.code, asked.question, (), asked.sentence or g.sentence(asked.value))
+    options = r.sample((asked.value, *asked.wrong), 4)
+    return Question(name, form, g.code, asked.question, tuple(options), LETTERS[options.index(asked.value)])
+
+
+def yes_no_question(
+    name: str, scene: Scene, g: Grammar, r: random.Random, *, truth: bool, lettered: bool
+) -> Question | None:
+    """A Yes/No question whose right answer is ``truth``; ``lettered`` offers the two words as options A and B."""
+    asked = YES_NO_CATEGORIES[name](scene, g, r, truth)
+    if asked is None:
+        return None
+    words = g.yes_no(name)
+    if lettered:
+        return Question(name, "yes-no", g.code, asked, words, LETTERS[0 if truth else 1])
+    return Question(name, "yes-no", g.code, asked, (), g.sentence(words[0 if truth else 1]))
+
+
+def sample_question(scene: Scene, g: Grammar, r: random.Random) -> Question:
+    """One question at random: four in ten open, four in ten with four options, two in ten Yes/No."""
+    while True:
+        form = r.choices(("open", "choice", "yes-no"), weights=(4, 4, 2))[0]
+        name = r.choice(FORMS[form])
+        if form == "yes-no":
+            truth, lettered = r.random() < 0.5, r.random() < 0.5
+            question = yes_no_question(name, scene, g, r, truth=truth, lettered=lettered)
+        else:
+            question = value_question(name, form, scene, g, r)
+        if question is not None:
+            return question

@@ -1,0 +1,220 @@
+"""The nano world on disk, in the formats of the real thing.
+
+Training: LLaVA JSON with JPEG files beside it. Stage 1 has English captions only; stage 2 is mostly English, and every
+other language has a small share of its own pictures (nothing is parallel), as in the paper's Table 3. Evaluation:
+VLMEvalKit TSV with base64 pictures, one file per language, the same questions in all of them.
+"""
+
+import base64
+import csv
+import io
+import json
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from parrot_runtime.languages import CODES
+from parrot_runtime.prompt import IMAGE_PLACEHOLDER
+from parrot_runtime.publish import publish_directory
+from parrot_train.config import NanoDataConfig
+from parrot_train.nano.draw import render
+from parrot_train.nano.grammar import GRAMMARS
+from parrot_train.nano.questions import (
+    FORMS,
+    VALUE_CATEGORIES,
+    Question,
+    sample_question,
+    value_question,
+    yes_no_question,
+)
+from parrot_train.nano.scenes import Scene, Split, scenes
+
+JPEG_QUALITY = 92
+# Stage 2's share of each language: mostly English, as the paper's data, though not as extreme (its Turkish has 2 %).
+SHARES = {"en": 0.60, "zh": 0.12, "pt": 0.07, "ar": 0.07, "tr": 0.07, "ru": 0.07}
+QUESTIONS_PER_PICTURE = 5
+# Half of stage 1's captions also say where each thing is, so that places are aligned too.
+LOCATED_CAPTIONS = 0.5
+EVALUATION_COLUMNS = (
+    "index",
+    "image",
+    "question",
+    "hint",
+    "A",
+    "B",
+    "C",
+    "D",
+    "answer",
+    "category",
+    "l2-category",
+    "split",
+)  # fmt: skip
+# Evaluation rows per category and language.
+CHOICE_ROWS, YES_NO_PAIRS, OPEN_ROWS = 40, 20, 10
+
+
+def jpeg(scene: Scene) -> bytes:
+    """The picture of a scene as a JPEG file's bytes."""
+    buffer = io.BytesIO()
+    render(scene).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+def ensure_data(folder: Path, config: NanoDataConfig, *, progress: Callable[[int, int], None] | None = None) -> dict:
+    """Write the training files under ``folder`` unless they are there; ``{"stage1" | "stage2" | "heldout": json file}``.
+
+    A folder that holds another world than ``config`` asks for is replaced. ``progress`` is called with pictures done
+    and pictures to do.
+    """
+    wanted = _fingerprint(config)
+    stamp = folder / "world.json"
+    if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
+        with publish_directory(folder, force=True) as beside:
+            _write_world(beside, config, progress or (lambda done, total: None))
+            (beside / "world.json").write_text(json.dumps(wanted), "utf-8")
+    return {name: folder / f"{name}.json" for name in ("stage1", "stage2", "heldout")}
+
+
+def _fingerprint(config: NanoDataConfig) -> dict:
+    counts = {"stage1": config.stage1_scenes, "stage2": config.stage2_scenes, "heldout": config.heldout_scenes}
+    return {"format": 1, "seed": config.seed, "scenes": counts, "shares": SHARES, "questions": QUESTIONS_PER_PICTURE}
+
+
+def _write_world(folder: Path, config: NanoDataConfig, progress: Callable[[int, int], None]) -> None:
+    parts = {
+        "stage1": (caption_record, _scenes("train", config, "stage1", config.stage1_scenes)),
+        "stage2": (question_record, _scenes("train", config, "stage2", config.stage2_scenes)),
+        "heldout": (question_record, _scenes("held-out", config, "heldout", config.heldout_scenes)),
+    }
+    total = sum(len(part) for _, part in parts.values())
+    done = 0
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for name, (record_of, part) in parts.items():
+            (folder / name).mkdir()
+            paths = [f"{name}/{number:06d}.jpg" for number in range(len(part))]
+            files = [folder / path for path in paths]
+            for _ in pool.map(_write_picture, part, files, chunksize=64):
+                done += 1
+                if done % 256 == 0 or done == total:
+                    progress(done, total)
+            random_ = random.Random(f"records/{name}/{config.seed}")
+            records = [record_of(scene, path, random_) for scene, path in zip(part, paths, strict=True)]
+            (folder / f"{name}.json").write_text(json.dumps(records, ensure_ascii=False, indent=0), "utf-8")
+
+
+def _scenes(split: Split, config: NanoDataConfig, name: str, count: int) -> list[Scene]:
+    return list(islice(scenes(split, seed=f"{name}/{config.seed}"), count))
+
+
+def _write_picture(scene: Scene, path: Path) -> None:
+    path.write_bytes(jpeg(scene))
+
+
+def caption_record(scene: Scene, path: str, random_: random.Random) -> dict:
+    """One LLaVA record of stage 1: the picture and its English caption."""
+    g = GRAMMARS["en"]
+    caption = g.caption(scene.groups, scene.background)
+    if random_.random() < LOCATED_CAPTIONS:
+        places = [g.located(group, cell) for group in scene.groups for cell in group.cells]
+        caption = g.sentence(f"{g.join(places)} of {g.scenery(scene.background)}")
+    return _record(path, "en", [(random_.choice(g.describe()), caption)])
+
+
+def question_record(scene: Scene, path: str, random_: random.Random) -> dict:
+    """One LLaVA record of stage 2: the picture and a few questions in one language."""
+    language = random_.choices(tuple(SHARES), weights=tuple(SHARES.values()))[0]
+    asked = [sample_question(scene, GRAMMARS[language], random_) for _ in range(QUESTIONS_PER_PICTURE)]
+    unique = {question.prompt: question for question in asked}
+    return _record(path, language, [(question.prompt, question.answer) for question in unique.values()])
+
+
+def _record(path: str, language: str, pairs: Sequence[tuple[str, str]]) -> dict:
+    turns = []
+    for question, answer in pairs:
+        turns += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    turns[0]["value"] = f"{IMAGE_PLACEHOLDER}\n{turns[0]['value']}"
+    return {"id": path.removesuffix(".jpg"), "image": path, "conversations": turns, "language": language}
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+def ensure_evaluation(folder: Path, *, seed: int = 1) -> dict[str, Path]:
+    """Write ``nano_{en,cn,pt,ar,tr,ru}.tsv`` under ``folder`` unless they are there; the files by language code.
+
+    Held-out scenes; the same questions about the same pictures in every language. Per category: CHOICE_ROWS with four
+    options, YES_NO_PAIRS of a Yes and a No question about one picture, OPEN_ROWS with an answer in words.
+    """
+    stamp = folder / "world.json"
+    wanted = {"format": 1, "seed": seed, "rows": [CHOICE_ROWS, YES_NO_PAIRS, OPEN_ROWS]}
+    files = {code: folder / f"nano_{'cn' if code == 'zh' else code}.tsv" for code in CODES}
+    if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
+        with publish_directory(folder, force=True) as beside:
+            asked = [(scene, questions) for scene, questions in _evaluation_questions(seed)]
+            with ProcessPoolExecutor(os.cpu_count()) as pool:
+                pictures = list(pool.map(jpeg, [scene for scene, _ in asked], chunksize=32))
+            for code, path in files.items():
+                rows = _rows(pictures, [[by_language[code] for by_language in questions] for _, questions in asked])
+                _write_tsv(beside / path.name, rows)
+            stamp_text = json.dumps(wanted)
+            (beside / "world.json").write_text(stamp_text, "utf-8")
+    return files
+
+
+def _in_every_language(ask: Callable[[str, random.Random], Question | None], key: str) -> dict[str, Question] | None:
+    """The same question in six languages: every language draws from the same stream of chances."""
+    questions = {code: ask(code, random.Random(key)) for code in CODES}
+    return questions if all(questions.values()) else None
+
+
+def _evaluation_questions(seed: int) -> Iterator[tuple[Scene, list[dict[str, Question]]]]:
+    """Scenes with their questions (by language): one of each wanted kind, on fresh scenes for every question or pair."""
+    stream = scenes("held-out", seed=f"evaluation/{seed}")
+    wanted = [("choice", name) for name in FORMS["choice"] for _ in range(CHOICE_ROWS)]
+    wanted += [("yes-no", name) for name in FORMS["yes-no"] for _ in range(YES_NO_PAIRS)]
+    wanted += [("open", name) for name in FORMS["open"] for _ in range(OPEN_ROWS)]
+    for number, (form, name) in enumerate(wanted):
+        asked: list = [None]
+        while not all(asked):
+            scene = next(stream)
+            asked = [_in_every_language(ask, f"evaluation/{seed}/{number}") for ask in _askers(form, name, scene)]
+        yield scene, asked
+
+
+def _askers(form: str, name: str, scene: Scene) -> list[Callable[[str, random.Random], Question | None]]:
+    if name in VALUE_CATEGORIES:
+        return [lambda code, r: value_question(name, form, scene, GRAMMARS[code], r)]
+    return [
+        lambda code, r, truth=truth: yes_no_question(name, scene, GRAMMARS[code], r, truth=truth, lettered=True)
+        for truth in (True, False)
+    ]
+
+
+def _rows(pictures: Sequence[bytes], questions: Sequence[Sequence[Question]]) -> Iterator[dict]:
+    """TSV rows; the second question about a picture refers to the first one's row, as the real files do."""
+    index = 0
+    for picture, asked in zip(pictures, questions, strict=True):
+        first = index
+        for question in asked:
+            row = dict.fromkeys(EVALUATION_COLUMNS, "")
+            row |= dict(zip("ABCD", question.options, strict=False))
+            row |= {
+                "index": index,
+                "image": base64.b64encode(picture).decode("ascii") if index == first else first,
+                "question": question.question,
+                "answer": question.answer,
+                "category": question.category,
+                "l2-category": question.form,
+                "split": "held-out",
+            }
+            yield row
+            index += 1
+
+
+def _write_tsv(path: Path, rows: Iterable[dict]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, EVALUATION_COLUMNS, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

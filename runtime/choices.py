@@ -1,0 +1,27 @@
+"""How a multiple-choice question is put to the model: one copy for training, evaluation and the runtime.
+
+The form is the one of the multilingual MMBench and MMMB benchmarks: the question, one line per option, and a sentence
+in the question's language that asks for the letter alone.
+"""
+
+from collections.abc import Sequence
+
+LETTERS = "ABCDEFGH"
+
+INSTRUCTIONS: dict[str, str] = {
+    "en": "Answer with the option's letter from the given choices directly.",
+    "zh": "请直接用给定选项中的选项字母回答。",
+    "pt": "Responda diretamente com a letra da opção das escolhas dadas.",
+    "ar": "أجب مباشرةً بحرف الخيار من الاختيارات المعطاة.",
+    "tr": "Verilen seçeneklerden doğrudan seçeneğin harfi ile cevap verin.",
+    "ru": "Ответьте буквой варианта из предложенных вариантов напрямую.",
+}
+
+
+def multiple_choice(question: str, options: Sequence[str], language: str, *, hint: str = "") -> str:
+    """``[hint\\n]question\\nA. …\\nB. …\\ninstruction``; ``language`` picks the instruction."""
+    lines = [hint] if hint else []
+    lines.append(question)
+    lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    lines.append(INSTRUCTIONS[language])
+    return "\n".join(lines)
