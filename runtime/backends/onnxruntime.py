@@ -1,0 +1,218 @@
+"""The three graphs on ONNX Runtime.
+
+The KV cache is one array per layer for keys and one for values, ``[slots, kv_heads, max_len, head_dim]``. Each
+``present.*`` is bound to the memory of its ``past_key_values.*``, and GroupQueryAttention then writes the new positions
+in place: no step copies the cache. A slot is a slice of the arrays, so a prompt is prefilled at batch 1 straight into
+it, while a decode step runs over the first slots together, each row at its own length.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parrot_runtime.errors import BundleError, InputError, ParrotError
+from parrot_runtime.manifest import Graph, Manifest
+
+_ONNX_TYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "int32": "tensor(int32)",
+    "int64": "tensor(int64)",
+    "bool": "tensor(bool)",
+}
+
+
+def available() -> bool:
+    """Whether onnxruntime is installed; does not import it."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+class OrtCache:
+    """Keys and values of ``slots`` sequences; pages of memory are taken as positions are first written."""
+
+    def __init__(self, slots: int, max_len: int, layers: int, shape: tuple[int, int], dtype: str) -> None:
+        self.slots, self.max_len = slots, max_len
+        kv_heads, head_dim = shape
+        # Zeros, not empty: 0 x NaN from memory nobody wrote would be NaN.
+        self.arrays = [np.zeros((slots, kv_heads, max_len, head_dim), dtype) for _ in range(2 * layers)]
+        self.steps: dict[int, _DecodeStep] = {}
+
+
+class OnnxRuntimeBackend:
+    """``Backend`` over onnxruntime's CPU provider; one InferenceSession per graph, created side by side.
+
+    ``threads`` is the number each graph may use (default: onnxruntime's choice, the physical cores). Raises InputError
+    when onnxruntime is not installed, BundleError when a graph cannot be loaded or is not what the manifest says.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
+        ort = import_onnxruntime()
+        self._ort = ort
+        self._dims = manifest.model
+        self._kv_dtype = manifest.kv_dtype
+        self._graphs = manifest.graphs
+        _check_decoder(manifest)
+        self.embeds_dtype = manifest.graphs["decoder"].tensor("inputs_embeds").dtype
+
+        def create(role: str) -> Any:
+            return _session(ort, folder / manifest.graphs[role].file, manifest.graphs[role], role, threads)
+
+        with ThreadPoolExecutor(len(manifest.graphs)) as pool:
+            self._sessions = dict(zip(manifest.graphs, pool.map(create, manifest.graphs), strict=True))
+
+    def encode_images(self, pixel_values: np.ndarray) -> np.ndarray:
+        """See ``Backend.encode_images``."""
+        (features,) = self._run("encoder", ["image_features"], pixel_values=pixel_values)
+        return features
+
+    def route(
+        self, image_features: np.ndarray, text_embeds: np.ndarray, text_mask: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See ``Backend.route``."""
+        inputs = {"image_features": image_features, "text_embeds": text_embeds, "text_mask": text_mask}
+        visual_tokens, routing = self._run("experts", ["visual_tokens", "routing"], **inputs)
+        return visual_tokens, routing
+
+    def new_cache(self, slots: int, max_len: int) -> OrtCache:
+        """See ``Backend.new_cache``."""
+        shape = (self._dims.kv_heads, self._dims.head_dim)
+        return OrtCache(slots, max_len, self._dims.layers, shape, self._kv_dtype)
+
+    def prefill(self, inputs_embeds: np.ndarray, cache: OrtCache, *, slot: int = 0, start: int = 0) -> np.ndarray:
+        """See ``Backend.prefill``."""
+        step = _DecodeStep(self, cache, slice(slot, slot + 1), inputs_embeds[None])
+        return step(np.array([start], np.int32))[0]
+
+    def decode(self, inputs_embeds: np.ndarray, lengths: np.ndarray, cache: OrtCache) -> np.ndarray:
+        """See ``Backend.decode``."""
+        rows = len(inputs_embeds)
+        step = cache.steps.get(rows)
+        if step is None:
+            empty = np.empty((rows, 1, self._dims.hidden_size), self.embeds_dtype)
+            step = cache.steps[rows] = _DecodeStep(self, cache, slice(0, rows), empty)
+        step.inputs_embeds[:, 0] = inputs_embeds
+        return step(lengths)
+
+    def _run(self, role: str, outputs: list[str], **inputs: np.ndarray) -> list[np.ndarray]:
+        graph = self._graphs[role]
+        feed = {name: array.astype(graph.tensor(name).dtype, copy=False) for name, array in inputs.items()}
+        try:
+            return self._sessions[role].run(outputs, feed)
+        except Exception as error:  # onnxruntime's errors share no base class of their own
+            raise _failed(role, error) from error
+
+
+class _DecodeStep:
+    """The decoder with every input and output bound once; a step then only writes a few numbers and runs.
+
+    ``inputs_embeds`` ``[rows, T, C]`` is the memory the graph reads; ``rows`` says which slots of the cache.
+    """
+
+    def __init__(self, backend: OnnxRuntimeBackend, cache: OrtCache, rows: slice, inputs_embeds: np.ndarray) -> None:
+        self.inputs_embeds = np.ascontiguousarray(inputs_embeds, backend.embeds_dtype)
+        count = len(self.inputs_embeds)
+        self._last = np.zeros(count, np.int32)
+        self._total = np.zeros((), np.int32)
+        self._logits = np.empty((count, backend._dims.vocab_size), np.float32)
+        self._session = backend._sessions["decoder"]
+        self._binding = self._session.io_binding()
+        # An OrtValue made from an array shares its memory and does not keep it alive: this list does.
+        self._arrays = [self.inputs_embeds, self._last, self._total, self._logits]
+        value = backend._ort.OrtValue.ortvalue_from_numpy
+        bind_in, bind_out = self._binding.bind_ortvalue_input, self._binding.bind_ortvalue_output
+        bind_in("inputs_embeds", value(self.inputs_embeds))
+        bind_in("seqlens_k", value(self._last))
+        bind_in("total_sequence_length", value(self._total))
+        bind_out("logits", value(self._logits))
+        for layer in range(backend._dims.layers):
+            for kind, array in (("key", cache.arrays[2 * layer]), ("value", cache.arrays[2 * layer + 1])):
+                self._arrays.append(array[rows])
+                shared = value(self._arrays[-1])
+                bind_in(f"past_key_values.{layer}.{kind}", shared)
+                bind_out(f"present.{layer}.{kind}", shared)
+
+    def __call__(self, lengths: np.ndarray) -> np.ndarray:
+        """Run behind ``lengths`` ``[rows]`` positions; logits float32 ``[rows, vocab]``, valid until the next call."""
+        # GroupQueryAttention wants the total of each row less one, and the largest total.
+        self._last[:] = lengths + (self.inputs_embeds.shape[1] - 1)
+        self._total[...] = self._last.max() + 1
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime's errors share no base class of their own
+            raise _failed("decoder", error) from error
+        return self._logits
+
+
+def import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            "onnxruntime is not installed; run `pip install 'parrot-edge[cpu]'` "
+            "(or 'parrot-edge[cuda]' for an NVIDIA GPU, never both)"
+        ) from error
+    return onnxruntime
+
+
+def _session(ort: Any, path: Path, graph: Graph, role: str, threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    if role != "decoder":
+        # The threads of a graph that runs once per question must not spin into the decoder's time.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        # By path, never by bytes: external data is then looked for beside the graph and nowhere else.
+        session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        raise BundleError(
+            f"{path}: onnxruntime cannot load this graph ({_first_line(error)}); export it again"
+        ) from error
+    _check_border(path, graph, session)
+    return session
+
+
+def _check_border(path: Path, graph: Graph, session: Any) -> None:
+    """The graph's inputs and outputs must be the manifest's, by name, type and number of axes."""
+    for what, declared, found in (
+        ("inputs", graph.inputs, session.get_inputs()),
+        ("outputs", graph.outputs, session.get_outputs()),
+    ):
+        told = {tensor.name: (_ONNX_TYPES[tensor.dtype], len(tensor.axes)) for tensor in declared}
+        real = {node.name: (node.type, len(node.shape)) for node in found}
+        if told != real:
+            name = next(iter(sorted(told.items() ^ real.items())))[0]
+            raise BundleError(
+                f"{path}: the graph's {what} are not the manifest's: '{name}' is {real.get(name)} in the graph, "
+                f"{told.get(name)} in the manifest; export it again"
+            )
+
+
+def _check_decoder(manifest: Manifest) -> None:
+    decoder = manifest.graphs["decoder"]
+    kinds = [f"{kind}.%d.{part}" for kind in ("past_key_values", "present") for part in ("key", "value")]
+    caches = {kind % layer for kind in kinds for layer in range(manifest.model.layers)}
+    border = {"inputs_embeds", "seqlens_k", "total_sequence_length", "logits"} | caches
+    names = {tensor.name for tensor in (*decoder.inputs, *decoder.outputs)}
+    if names != border:
+        raise BundleError(f"{decoder.file}: '{min(names ^ border)}' is missing or not expected; export it again")
+    for name in caches:
+        if decoder.tensor(name).dtype != manifest.kv_dtype:
+            raise BundleError(f"{decoder.file}: '{name}' is not {manifest.kv_dtype}, the kv_dtype; export it again")
+
+
+def _failed(role: str, error: Exception) -> ParrotError:
+    return ParrotError(f"the {role} graph failed ({_first_line(error)}); run with -v for all of it")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,211 @@
+"""Ask questions about pictures: ``Parrot.load(bundle).ask("photo.jpg", "Görselde ne var?").text``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parrot_runtime.answer import Answer, AnswerStream
+from parrot_runtime.backends.base import Backend, KVCache
+from parrot_runtime.cache import Picture
+from parrot_runtime.composer import Composer
+from parrot_runtime.embedding import Embedding
+from parrot_runtime.errors import BundleError, InputError, TextError
+from parrot_runtime.generation import Request, generate
+from parrot_runtime.image import MAX_PIXELS, preprocess, read_image
+from parrot_runtime.manifest import EMBEDDING_NAME, TOKENIZER_NAME, Manifest, load_manifest, verify_files
+from parrot_runtime.prompt import PromptEncoder, Turn
+from parrot_runtime.sampling import Sampling
+from parrot_runtime.stats import Stats
+from parrot_runtime.tokenizer import Detokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from PIL import Image
+    from tokenizers import Tokenizer
+
+    # One picture: a path, the bytes of a file, a Pillow image, or one made ready by Parrot.picture.
+    Source: TypeAlias = str | Path | bytes | Image.Image | Picture
+    # The pictures of a question: none, one, or several in their order.
+    Images: TypeAlias = Source | list[Source] | tuple[Source, ...] | None
+
+MAX_NEW_TOKENS = 512
+GREEDY = Sampling()
+
+
+class Parrot:
+    """A bundle, loaded. Methods may be called from several threads."""
+
+    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, embedding: Embedding, backend: Backend) -> None:
+        self.manifest = manifest
+        self.load_seconds = 0.0
+        self._tokenizer = tokenizer
+        self._embedding = embedding
+        self._backend = backend
+        self._prompts = PromptEncoder(tokenizer)
+        self._composer = Composer(manifest, self._prompts, embedding, backend)
+        self._idle_caches: dict[int, KVCache] = {}
+
+    @classmethod
+    def load(cls, bundle: str | Path | None = None, *, threads: int | None = None) -> Parrot:
+        """Open the bundle in the folder ``bundle``; without one, the bundle that ``find_bundle`` finds.
+
+        Every file is checked against the manifest's sizes and hashes before anything uses it. ``threads`` bounds the
+        threads of each graph. Raises BundleError, and InputError when no engine is installed.
+        """
+        start = time.perf_counter()
+        if bundle is None:
+            from parrot_runtime.bundles import find_bundle
+
+            bundle = find_bundle().folder
+        folder = Path(bundle)
+        manifest = load_manifest(folder)
+        with ThreadPoolExecutor(1) as pool:
+            checked = pool.submit(verify_files, folder, manifest)
+            # Importing an engine takes as long as hashing a small bundle: both at once.
+            from parrot_runtime.backends.onnxruntime import OnnxRuntimeBackend, import_onnxruntime
+
+            import_onnxruntime()
+            checked.result()
+        tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
+        dims = manifest.model
+        if tokenizer.get_vocab_size() > dims.vocab_size:
+            raise BundleError(
+                f"{folder / TOKENIZER_NAME}: {tokenizer.get_vocab_size()} tokens for a model of {dims.vocab_size}; "
+                "export the bundle again with the model's own tokenizer"
+            )
+        embedding = Embedding(folder / EMBEDDING_NAME, vocab_size=dims.vocab_size, hidden_size=dims.hidden_size)
+        parrot = cls(manifest, tokenizer, embedding, OnnxRuntimeBackend(folder, manifest, threads=threads))
+        parrot.load_seconds = time.perf_counter() - start
+        return parrot
+
+    def picture(self, source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Picture:
+        """Read a picture once, for several questions. ``name`` is what errors call it. Raises ImageError."""
+        if isinstance(source, Picture):
+            return source
+        return Picture(preprocess(read_image(source, max_pixels=max_pixels, name=name), self.manifest.image))
+
+    def ask(
+        self, images: Images, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
+    ) -> Answer:
+        """Answer ``question`` about all of ``images`` together; None asks the language model alone.
+
+        The answer has at most ``max_new_tokens`` tokens, and at most what the context leaves. Raises ImageError, and
+        TextError for a question that is empty, not Unicode, or too long for the context.
+        """
+        return self.stream(images, question, max_new_tokens=max_new_tokens, sampling=sampling).answer
+
+    def stream(
+        self, images: Images, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
+    ) -> AnswerStream:
+        """``ask``, with the text as it comes. What is wrong with the input is raised here, before the first piece."""
+        _check_question(question)
+        return self.chat(images).stream(question, max_new_tokens=max_new_tokens, sampling=sampling)
+
+    def chat(self, images: Images = None) -> Chat:
+        """A conversation about ``images``, which stand in its first turn. Raises ImageError."""
+        return Chat(self, images)
+
+    def ask_batch(
+        self,
+        questions: Iterable[tuple[Images, str]],
+        *,
+        slots: int = 4,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        sampling: Sampling = GREEDY,
+    ) -> list[Answer]:
+        """Answer many ``(images, question)``, up to ``slots`` in one decode step; answers in the questions' order.
+
+        ``questions`` is read as slots become free, so it may be long and lazy. Raises as ``ask`` does, at the first
+        question that cannot be asked.
+        """
+        if slots < 1:
+            raise InputError(f"slots is {slots}; expected 1 or more")
+        requests: list[Request] = []
+
+        def compose() -> Iterator[Request]:
+            for images, question in questions:
+                stats = Stats()
+                pictures = self._read(images, stats)
+                turns = [Turn("user", _check_question(question), len(pictures))]
+                requests.append(self._composer.request(pictures, turns, sampling, max_new_tokens, stats))
+                yield requests[-1]
+
+        for _ in self._generate(compose(), slots):
+            pass
+        return [self._stream(request, (token for token in request.tokens)).answer for request in requests]
+
+    def _read(self, images: Images, stats: Stats) -> list[Picture]:
+        stats.seconds["load"] = self.load_seconds
+        sources = [] if images is None else images if isinstance(images, list | tuple) else [images]
+        with stats.timed("image"):
+            return [self.picture(source) for source in sources]
+
+    def _stream(
+        self, request: Request, tokens: Iterator[int], on_end: Callable[[Answer], None] | None = None
+    ) -> AnswerStream:
+        return AnswerStream(request, tokens, Detokenizer(self._tokenizer), on_end)
+
+    def _generate(self, requests: Iterable[Request], slots: int) -> Iterator[tuple[Request, int]]:
+        with self._borrowed_cache(slots) as cache:
+            yield from generate(
+                requests,
+                backend=self._backend,
+                embedding=self._embedding,
+                cache=cache,
+                stop_ids=self._prompts.stop_ids,
+            )
+
+    @contextmanager
+    def _borrowed_cache(self, slots: int) -> Iterator[KVCache]:
+        """A KV cache nobody else uses; one of each size is kept for the next question."""
+        cache = self._idle_caches.pop(slots, None)
+        if cache is None:
+            cache = self._backend.new_cache(slots, self.manifest.model.max_len)
+        try:
+            yield cache
+        finally:
+            self._idle_caches[slots] = cache
+
+
+class Chat:
+    """A conversation: every answer is made from all turns so far. ``turns`` grows when an answer is whole.
+
+    Each turn is routed and prefilled anew with all of the text before it, exactly as training saw conversations.
+    """
+
+    def __init__(self, parrot: Parrot, images: Images) -> None:
+        self.turns: list[Turn] = []
+        self._parrot = parrot
+        self._stats = Stats()
+        self._pictures = parrot._read(images, self._stats)
+
+    def ask(self, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY) -> Answer:
+        """See ``Parrot.ask``."""
+        return self.stream(question, max_new_tokens=max_new_tokens, sampling=sampling).answer
+
+    def stream(
+        self, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
+    ) -> AnswerStream:
+        """See ``Parrot.stream``."""
+        turns = [*self.turns, Turn("user", _check_question(question), 0 if self.turns else len(self._pictures))]
+        # Reading the pictures is on the first question's bill.
+        stats, self._stats = self._stats, Stats()
+        request = self._parrot._composer.request(self._pictures, turns, sampling, max_new_tokens, stats)
+
+        def remember(answer: Answer) -> None:
+            self.turns = [*turns, Turn("assistant", answer.text)]
+
+        tokens = (token for _, token in self._parrot._generate([request], 1))
+        return self._parrot._stream(request, tokens, remember)
+
+
+def _check_question(question: str) -> str:
+    if not question.strip():
+        raise TextError("the question is empty; expected a question in words")
+    return question

@@ -1,0 +1,57 @@
+"""What an answer cost: the time of each stage, the tokens, and where the router sent the picture."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+STAGES = ("load", "image", "experts", "prefill", "decode")
+
+
+@dataclass
+class Stats:
+    """Seconds per stage, and counts, of one answer.
+
+    ``load``: opening the bundle (once). ``image``: reading the pictures and the vision encoder. ``experts``: embedding
+    the prompt and the mixture of experts. ``prefill``: the prompt through the LLM. ``decode``: every step after the
+    first token; steps shared with other answers count in full. ``cached_images``: pictures whose features were known.
+    """
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    prompt_tokens: int = 0
+    image_tokens: int = 0
+    new_tokens: int = 0
+    cached_images: int = 0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to ``stage``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+    @property
+    def first_token_seconds(self) -> float:
+        """From the question to the first token; loading the bundle is not part of it."""
+        return sum(self.seconds[stage] for stage in ("image", "experts", "prefill"))
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of decoding; the first token comes from the prefill and is not counted. 0 for answers that short."""
+        steps = self.new_tokens - 1
+        return steps / self.seconds["decode"] if steps > 0 and self.seconds["decode"] > 0 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; milliseconds, rounded to microseconds."""
+        return {
+            "milliseconds": {stage: round(1e3 * seconds, 3) for stage, seconds in self.seconds.items()},
+            "first_token_milliseconds": round(1e3 * self.first_token_seconds, 3),
+            "tokens_per_second": round(self.tokens_per_second, 2),
+            "prompt_tokens": self.prompt_tokens,
+            "image_tokens": self.image_tokens,
+            "new_tokens": self.new_tokens,
+            "cached_images": self.cached_images,
+        }
