@@ -107,7 +107,8 @@ def colour(scene: Scene, g: Grammar, r: random.Random) -> Asked:
 
 
 def count(scene: Scene, g: Grammar, r: random.Random) -> Asked:
-    group = max(r.sample(scene.groups, len(scene.groups)), key=lambda each: (each.count > 1, r.random()))
+    # Most kinds stand alone; without weights nearly every answer would be one.
+    group = r.choices(scene.groups, weights=[3 if each.count > 1 else 1 for each in scene.groups])[0]
     return Asked(g.count(group.kind), g.number_of(group.kind, group.count), _numbers(group.count, group.kind, g, r))
 
 

@@ -65,7 +65,7 @@ def jpeg(scene: Scene) -> bytes:
 
 # --- training -------------------------------------------------------------------------------------------------------
 def ensure_data(folder: Path, config: NanoDataConfig, *, progress: Callable[[int, int], None] | None = None) -> dict:
-    """Write the training files under ``folder`` unless they are there; ``{"stage1" | "stage2" | "heldout": json file}``.
+    """Write the training files under ``folder`` unless they are there; the JSON files of stage1, stage2 and heldout.
 
     A folder that holds another world than ``config`` asks for is replaced. ``progress`` is called with pictures done
     and pictures to do.
@@ -170,7 +170,7 @@ def _in_every_language(ask: Callable[[str, random.Random], Question | None], key
 
 
 def _evaluation_questions(seed: int) -> Iterator[tuple[Scene, list[dict[str, Question]]]]:
-    """Scenes with their questions (by language): one of each wanted kind, on fresh scenes for every question or pair."""
+    """Fresh scenes, each with one question or a Yes/No pair, by language."""
     stream = scenes("held-out", seed=f"evaluation/{seed}")
     wanted = [("choice", name) for name in FORMS["choice"] for _ in range(CHOICE_ROWS)]
     wanted += [("yes-no", name) for name in FORMS["yes-no"] for _ in range(YES_NO_PAIRS)]

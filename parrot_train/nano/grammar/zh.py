@@ -79,7 +79,8 @@ class Chinese(Grammar):
 
     def phrase(self, group: Group, *, size: bool = False) -> str:
         noun, measure = NOUNS[group.kind]
-        return f"{NUMBERS[group.count]}{measure}{COLOUR_NAMES[group.colour]}的{SIZE_NAMES[group.size] if size else ''}{noun}"
+        how_large = SIZE_NAMES[group.size] if size else ""
+        return f"{NUMBERS[group.count]}{measure}{COLOUR_NAMES[group.colour]}的{how_large}{noun}"
 
     def one(self, kind: str) -> str:
         noun, measure = NOUNS[kind]

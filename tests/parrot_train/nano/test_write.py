@@ -1,0 +1,106 @@
+"""The files of the nano world: real formats, reproducible, splits apart."""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from parrot_runtime.languages import CODES
+from parrot_train.config import NanoDataConfig
+from parrot_train.nano import write
+
+SMALL = NanoDataConfig(seed=3, stage1_scenes=20, stage2_scenes=120, heldout_scenes=12)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("nano") / "data"
+    write.ensure_data(folder, SMALL)
+    return folder
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_records_are_llava_json_with_readable_pictures(world):
+    for name, count in (("stage1", 20), ("stage2", 120), ("heldout", 12)):
+        records = json.loads((world / f"{name}.json").read_text("utf-8"))
+        assert len(records) == count
+        for record in records:
+            assert Image.open(world / record["image"]).size == (192, 192)
+            turns = record["conversations"]
+            assert [turn["from"] for turn in turns] == ["human", "gpt"] * (len(turns) // 2)
+            assert turns[0]["value"].startswith("<image>\n")
+            assert sum(turn["value"].count("<image>") for turn in turns) == 1
+
+
+def test_stage_1_is_english_and_stage_2_mostly(world):
+    stage1 = [record["language"] for record in json.loads((world / "stage1.json").read_text("utf-8"))]
+    stage2 = [record["language"] for record in json.loads((world / "stage2.json").read_text("utf-8"))]
+    assert set(stage1) == {"en"}
+    assert set(stage2) == set(CODES)
+    assert 0.45 < stage2.count("en") / len(stage2) < 0.75  # 0.60 of 120, 3 standard deviations
+
+
+def test_same_seed_same_bytes_and_nothing_is_written_twice(world, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in world.rglob("*.jpg")}
+    write.ensure_data(world, SMALL)
+    assert {path: path.stat().st_mtime_ns for path in world.rglob("*.jpg")} == before
+    write.ensure_data(tmp_path / "again", SMALL)
+    assert _hashes(tmp_path / "again") == _hashes(world)
+
+
+def test_another_world_replaces_the_folder(tmp_path):
+    few = NanoDataConfig(seed=3, stage1_scenes=2, stage2_scenes=2, heldout_scenes=2)
+    write.ensure_data(tmp_path / "data", few)
+    fewer = NanoDataConfig(seed=3, stage1_scenes=1, stage2_scenes=2, heldout_scenes=2)
+    assert len(json.loads(write.ensure_data(tmp_path / "data", fewer)["stage1"].read_text("utf-8"))) == 1
+    assert len(list((tmp_path / "data" / "stage1").iterdir())) == 1
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> dict[str, list[dict]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "CHOICE_ROWS", 2)
+        patch.setattr(write, "YES_NO_PAIRS", 2)
+        patch.setattr(write, "OPEN_ROWS", 1)
+        files = write.ensure_evaluation(tmp_path_factory.mktemp("nano") / "evaluation")
+    csv.field_size_limit(1 << 30)
+    assert files["zh"].name == "nano_cn.tsv"
+    return {
+        code: list(csv.DictReader(path.open(encoding="utf-8", newline=""), delimiter="\t"))
+        for code, path in files.items()
+    }
+
+
+def test_evaluation_asks_the_same_in_every_language(tables):
+    for column in ("index", "image", "answer", "category", "l2-category"):
+        for code in CODES:
+            mine, english = (
+                [row[column] for row in tables[each] if column != "answer" or row["l2-category"] != "open"]
+                for each in (code, "en")
+            )
+            assert mine == english, (code, column)
+
+
+def test_evaluation_pictures_are_base64_or_another_rows_index(tables):
+    for row in tables["ar"]:
+        if len(row["image"]) > 64:
+            assert Image.open(io.BytesIO(base64.b64decode(row["image"]))).size == (192, 192)
+        else:
+            first = tables["ar"][int(row["image"])]
+            assert len(first["image"]) > 64
+            assert first["category"] == row["category"]
+
+
+def test_yes_no_rows_come_in_pairs_of_both_answers(tables):
+    rows = [row for row in tables["tr"] if row["l2-category"] == "yes-no"]
+    assert [row["answer"] for row in rows] == ["A", "B"] * (len(rows) // 2)
+    assert {(row["A"], row["B"], row["C"], row["D"]) for row in rows} == {("evet", "hayır", "", "")}
