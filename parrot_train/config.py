@@ -1,0 +1,296 @@
+"""The training configuration: frozen dataclasses whose defaults are the paper's rules (Table 13).
+
+A YAML file, shipped (``--config nano``) or the user's own (``--config my.yaml``), states only what differs from these
+defaults; ``--set section.key=value`` changes single settings on top. Unknown names are refused with the nearest known.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+import yaml
+
+from parrot_runtime.errors import InputError
+from parrot_runtime.strict import from_mapping, nearest
+
+T = TypeVar("T")
+
+NANO = "nano"
+"""In ``data.stage1`` and ``data.stage2``: the picture world drawn by code, written when it is first needed."""
+
+PACKAGE_NANO = "package:nano"
+"""In ``backbones``: the small pretrained encoder and language model shipped with this package."""
+
+
+def setting(default: T, doc: str) -> T:
+    """A dataclass field with its documentation, which ``parrot-train config`` prints beside the value."""
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Where the two pretrained halves come from."""
+
+    vision: str = setting(PACKAGE_NANO, "CLIP vision encoder: folder, hub name, or package:nano")
+    llm: str = setting(PACKAGE_NANO, "Qwen2-architecture language model: folder, hub name, or package:nano")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What stands between the backbones. The image size, the widths and the depths are the backbones' own."""
+
+    experts: int = setting(6, "experts of the mixture added in stage 2; 0 is plain LLaVA")
+    expert_kind: Literal["mlp", "swiglu"] = setting("mlp", "mlp: two Linear with SiLU (paper); swiglu: released code")
+    expert_intermediate_size: int | None = setting(
+        None, "width inside an expert; null takes the language model's width"
+    )
+    residual: Literal["paper", "released"] = setting("paper", "paper: G = H + alpha*M; released: M + alpha*H")
+    alpha: float = setting(1.0, "weight of the mixture (paper) or of the residual (released)")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The conversations and how they are read."""
+
+    stage1: tuple[str, ...] = setting((NANO,), "LLaVA JSON files of stage 1, or nano")
+    stage2: tuple[str, ...] = setting((NANO,), "LLaVA JSON files of stage 2, or nano")
+    image_folder: str | None = setting(None, "folder of the images; null means the folder of each JSON file")
+    nano_folder: str = setting("runs/nano/data", "where the nano world is written")
+    max_length: int = setting(2048, "longest sample in tokens, image tokens included; the rest of a longer one is cut")
+    max_bad_fraction: float = setting(
+        0.0, "share of bad records skipped by rule and reported; above it the run refuses"
+    )
+    image_cache: Literal["none", "pixels", "features"] = setting(
+        "none",
+        "none: decode in the loading workers; pixels: decode once into a memory-mapped file beside the data; "
+        "features: also run the frozen vision encoder once",
+    )
+    workers: int | None = setting(None, "processes that decode images; null takes one per core, 16 at most")
+
+    def __post_init__(self) -> None:
+        _require(
+            0.0 <= self.max_bad_fraction < 1.0, "max_bad_fraction", self.max_bad_fraction, "at least 0 and below 1"
+        )
+        _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
+        _require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
+
+
+@dataclass(frozen=True)
+class NanoDataConfig:
+    """The nano world: how much of it is drawn."""
+
+    seed: int = setting(1, "decides every scene, question and file")
+    stage1_scenes: int = setting(12000, "pictures with an English caption, for stage 1")
+    stage2_scenes: int = setting(24000, "pictures with questions in six languages, for stage 2")
+    heldout_scenes: int = setting(1200, "pictures that training never sees")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What both stages have in common (Table 13)."""
+
+    learning_rate: float = setting(1e-3, "peak learning rate")
+    global_batch: int = setting(256, "conversations per optimiser step over all devices")
+    micro_batch: int = setting(16, "conversations per device and forward pass")
+    epochs: float = setting(1.0, "passes over the data")
+    max_steps: int | None = setting(None, "optimiser steps; when given, it decides instead of epochs")
+    warmup_ratio: float = setting(0.03, "share of the steps over which the learning rate rises")
+    weight_decay: float = setting(0.0, "AdamW's weight decay")
+    scheduler: Literal["cosine", "linear", "constant"] = setting("cosine", "learning rate after the warm-up")
+    clip: float = setting(1.0, "largest gradient norm")
+    precision: Literal["bf16", "fp32"] = setting("bf16", "of the products; master weights stay fp32")
+    gradient_checkpointing: bool = setting(True, "recompute activations: less memory, about a third more time")
+    save_steps: int = setting(500, "optimiser steps between checkpoints")
+    keep_checkpoints: int = setting(2, "newest checkpoints kept")
+    log_steps: int = setting(10, "optimiser steps between log lines")
+    seed: int = setting(42, "of new weights, of the data order and of everything else")
+
+    def __post_init__(self) -> None:
+        for name in ("global_batch", "micro_batch", "save_steps", "keep_checkpoints", "log_steps"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("learning_rate", "epochs", "clip"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        _require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "null, or 1 or more")
+        _require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "at least 0 and below 1")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(
+            self.global_batch % self.micro_batch == 0,
+            "global_batch",
+            self.global_batch,
+            f"a multiple of micro_batch ({self.micro_batch})",
+        )
+
+    def part_rates(self) -> dict[str, float]:
+        """Peak learning rate of the parts of the model that have one of their own."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Stage1Config(StageConfig):
+    """Modality alignment: the projector alone learns."""
+
+
+@dataclass(frozen=True)
+class Stage2Config(StageConfig):
+    """Multilingual instruction tuning: projector, mixture and language model learn."""
+
+    learning_rate: float = setting(2e-5, "peak learning rate")
+    global_batch: int = setting(128, "conversations per optimiser step over all devices")
+    micro_batch: int = setting(8, "conversations per device and forward pass")
+    projector_learning_rate: float | None = setting(None, "of the projector alone; null takes learning_rate")
+    moe_learning_rate: float | None = setting(None, "of router and experts alone; null takes learning_rate")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("projector_learning_rate", "moe_learning_rate"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, value, "null, or above 0")
+
+    def part_rates(self) -> dict[str, float]:
+        """Peak learning rate of the parts of the model that have one of their own."""
+        rates = {"multi_modal_projector": self.projector_learning_rate, "moe": self.moe_learning_rate}
+        return {part: rate for part, rate in rates.items() if rate is not None}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run; ``run.json`` stores it whole."""
+
+    name: str = setting("unnamed", "names the runs: runs/<name>/stage1 and stage2")
+    backbones: BackboneConfig = field(default_factory=BackboneConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    nano: NanoDataConfig = field(default_factory=NanoDataConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
+
+    def __post_init__(self) -> None:
+        _require(bool(re.fullmatch(r"[\w.-]+", self.name)), "name", self.name, "letters, digits, dots and dashes")
+
+    def stage(self, number: int) -> StageConfig:
+        """The settings of stage 1 or 2."""
+        return {1: self.stage1, 2: self.stage2}[number]
+
+    def files(self, number: int) -> tuple[str, ...]:
+        """The data files of stage 1 or 2, or ``("nano",)``."""
+        return {1: self.data.stage1, 2: self.data.stage2}[number]
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with two repairs: ``1e-3`` is a number (YAML 1.1 reads text), and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def shipped_configs() -> list[str]:
+    """Names that ``--config`` accepts without a file."""
+    folder = resources.files("parrot_train.configs")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(name: str = NANO, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a shipped configuration or a YAML file and apply ``section.key=value`` overrides.
+
+    Raises InputError for an unknown name, key or value, naming the nearest known one.
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"--config {name}: there is no such file")
+        text = path.read_text(encoding="utf-8")
+    else:
+        known = shipped_configs()
+        if name not in known:
+            raise InputError(
+                f"--config {name}: expected a YAML file or one of {', '.join(known)}{nearest(name, known)}"
+            )
+        text = (resources.files("parrot_train.configs") / f"{name}.yaml").read_text(encoding="utf-8")
+    data = _parse(text, name)
+    if not isinstance(data, Mapping):
+        raise InputError(f"--config {name}: expected a mapping of settings, got {type(data).__name__}")
+    data = dict(data)
+    for override in overrides:
+        _apply(data, override)
+    return from_mapping(TrainConfig, data, where=f"config {name}")
+
+
+def _apply(data: dict, override: str) -> None:
+    """Set one ``section.key=value`` in the nested ``data``; the path is checked here, the type by the reader."""
+    path, separator, text = override.partition("=")
+    if not separator:
+        raise InputError(f"--set {override}: expected section.key=value, for example stage1.learning_rate=1e-3")
+    kind: Any = TrainConfig
+    names = path.strip().split(".")
+    for depth, name in enumerate(names):
+        if not dataclasses.is_dataclass(kind):
+            raise InputError(f"--set {override}: '{'.'.join(names[:depth])}' is a setting and has none below it")
+        hints = get_type_hints(kind)
+        if name not in hints:
+            raise InputError(f"--set {override}: unknown key '{name}'{nearest(name, hints)}")
+        kind = hints[name]
+    if dataclasses.is_dataclass(kind):
+        raise InputError(
+            f"--set {override}: '{path}' is a section; name one of {', '.join(get_type_hints(kind))} in it"
+        )
+    for name in names[:-1]:
+        section = data.get(name)
+        data[name] = dict(section) if isinstance(section, Mapping) else {}
+        data = data[name]
+    data[names[-1]] = _parse(text, f"--set {override}")
+
+
+def to_mapping(config: TrainConfig) -> dict[str, Any]:
+    """Plain data that ``from_mapping`` reads back to an equal configuration (tuples become lists)."""
+    return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The whole configuration as YAML, every setting with its documentation."""
+    lines = [f"# parrot-train stage1 --config {config.name}.yaml"]
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if not dataclasses.is_dataclass(value):
+            lines.append(_yaml_line(entry, value, ""))
+            continue
+        lines += ["", f"# {(type(value).__doc__ or '').splitlines()[0]}", f"{entry.name}:"]
+        lines += [_yaml_line(inner, getattr(value, inner.name), "  ") for inner in dataclasses.fields(value)]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_line(entry: dataclasses.Field, value: Any, indent: str) -> str:
+    text = yaml.safe_dump(_plain(value), default_flow_style=True, allow_unicode=True, width=1000)
+    text = text.removesuffix("\n").removesuffix("\n...")
+    return f"{indent}{entry.name}: {text}  # {entry.metadata['doc']}"

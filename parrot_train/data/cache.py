@@ -1,0 +1,278 @@
+"""What is worked out once per data file and kept beside it: tokens, and decoded images.
+
+``<folder>/.parrot-cache/<file>-<key>/`` holds memory-mapped arrays; the key covers the file's bytes, the tokenizer and
+the prompt, so a changed input is another cache and an old one is never wrong. Images are watched by size and time.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.image import ImageRecipe, preprocess, read_image
+from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
+from parrot_runtime.publish import publish_directory, write_file
+from parrot_train.data.records import Problem, Record, parse_records, read_json
+
+FOLDER = ".parrot-cache"
+_VERSION = 1
+_CHUNK = 256
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """The tokenised conversations of one file.
+
+    tokens ``int32[total]`` and answers ``bool[total]`` (True where the loss is taken) hold all samples end to end,
+    sample i at ``offsets[i]:offsets[i + 1]``; its images are ``image_rows[image_offsets[i]:image_offsets[i + 1]]``,
+    numbers into ``images``. ``languages`` index ``language_codes``; ``rows`` are record numbers in the file.
+    """
+
+    file: Path
+    folder: Path
+    sha256: str
+    tokens: np.ndarray
+    answers: np.ndarray
+    offsets: np.ndarray
+    image_rows: np.ndarray
+    image_offsets: np.ndarray
+    languages: np.ndarray
+    rows: np.ndarray
+    names: list[str]
+    images: list[str]
+    language_codes: list[str]
+    problems: list[Problem]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+_ARRAYS = ("tokens", "answers", "offsets", "image_rows", "image_offsets", "languages", "rows")
+
+
+def token_store(path: Path, tokenizer: Path, *, image_tokens: int, workers: int, fallback: Path) -> TokenStore:
+    """Open the token cache of one LLaVA JSON file, building it first where it is missing.
+
+    ``fallback`` takes the cache when the data folder cannot be written. Raises InputError for a file that is no such
+    list; single bad records come back as ``problems``.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; expected LLaVA JSON")
+    digest = file_hash(path)
+    key = hashlib.sha256(
+        json.dumps([_VERSION, digest, file_hash(tokenizer), image_tokens, SYSTEM_PROMPT]).encode()
+    ).hexdigest()[:16]
+    root = path.parent if os.access(path.parent, os.W_OK) else fallback
+    folder = root / FOLDER / f"{path.stem}-{key}"
+    if not (folder / "meta.json").is_file():
+        _build_tokens(path, folder, tokenizer, image_tokens, workers)
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    problems = [Problem(str(path), *problem) for problem in meta.pop("problems")]
+    return TokenStore(path, folder, digest, problems=problems, **arrays, **meta)
+
+
+def _build_tokens(path: Path, folder: Path, tokenizer: Path, image_tokens: int, workers: int) -> None:
+    records, problems = parse_records(read_json(path), file=str(path))
+    encoded = [
+        sample
+        for chunk in map_chunks(
+            _encode_chunk, records, (str(tokenizer), image_tokens), workers=workers, label=f"tokens of {path.name}"
+        )
+        for sample in chunk
+    ]
+    problems += [
+        Problem(str(path), record.row, record.name, sample)
+        for record, sample in zip(records, encoded, strict=True)
+        if isinstance(sample, str)
+    ]
+    good = [(record, sample) for record, sample in zip(records, encoded, strict=True) if not isinstance(sample, str)]
+    images = sorted({image for record, _ in good for image in record.images})
+    image_row = {image: row for row, image in enumerate(images)}
+    codes = sorted({record.language for record, _ in good})
+    arrays = {
+        "tokens": np.concatenate([sample[0] for _, sample in good] or [np.zeros(0, np.int32)]),
+        "answers": np.concatenate([sample[1] for _, sample in good] or [np.zeros(0, np.bool_)]),
+        "offsets": _offsets([len(sample[0]) for _, sample in good]),
+        "image_rows": np.array([image_row[image] for record, _ in good for image in record.images], np.int64),
+        "image_offsets": _offsets([len(record.images) for record, _ in good]),
+        "languages": np.array([codes.index(record.language) for record, _ in good], np.int16),
+        "rows": np.array([record.row for record, _ in good], np.int64),
+    }
+    meta = {
+        "names": [record.name for record, _ in good],
+        "images": images,
+        "language_codes": codes,
+        "problems": [[problem.row, problem.name, problem.reason] for problem in problems],
+    }
+    with publish_directory(folder, force=True) as beside:
+        for name, array in arrays.items():
+            np.save(beside / f"{name}.npy", array)
+        (beside / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+
+
+def _offsets(lengths: list[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
+
+
+@lru_cache(maxsize=2)
+def _prompt_encoder(tokenizer: str) -> PromptEncoder:
+    return PromptEncoder(Tokenizer.from_file(tokenizer))
+
+
+def _encode_chunk(records: Sequence[Record], tokenizer: str, image_tokens: int) -> list[tuple | str]:
+    """Per record ``(int32 ids, bool answers)``, or the reason why it cannot be encoded."""
+    encoder = _prompt_encoder(tokenizer)
+    samples: list[tuple | str] = []
+    for record in records:
+        system = SYSTEM_PROMPT if record.system is None else record.system
+        try:
+            prompt = encoder.encode(record.turns, image_tokens=image_tokens, system=system)
+        except InputError as error:
+            samples.append(str(error))
+            continue
+        samples.append((prompt.input_ids.astype(np.int32), prompt.labels_mask))
+    return samples
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """The images of one file: their paths, what is wrong with some, and their pixels where they are cached.
+
+    ``pixels`` is ``uint8[images, 3, size, size]``, padded and resized but not yet normalised; None means that the
+    loading workers decode. ``bad`` maps a row to the reason.
+    """
+
+    paths: list[Path]
+    bad: dict[int, str]
+    pixels: np.ndarray | None
+    key: str
+
+
+def image_store(
+    folder: Path, images: list[str], root: Path, recipe: ImageRecipe, *, keep_pixels: bool, workers: int
+) -> ImageStore:
+    """Decode every image once: a check always, and a memory-mapped cache in ``folder`` with ``keep_pixels``.
+
+    A second call with unchanged files (size and time of change) only compares those.
+    """
+    paths = [root / image for image in images]
+    signature = hashlib.sha256(json.dumps([_stat(path) for path in paths]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([_VERSION, asdict(recipe)]).encode()).hexdigest()[:12]
+    note, array = folder / f"images-{key}.json", folder / f"pixels-{key}.npy"
+    known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    if known.get("signature") != signature or (keep_pixels and not array.is_file()):
+        bad = _decode_all(paths, recipe, array if keep_pixels else None, workers)
+        known = {"signature": signature, "bad": {str(row): reason for row, reason in bad.items()}}
+        if not keep_pixels:
+            array.unlink(missing_ok=True)  # of older image files
+        write_file(note, json.dumps(known, ensure_ascii=False).encode())
+    bad = {int(row): reason for row, reason in known["bad"].items()}
+    pixels = np.load(array, mmap_mode="r") if keep_pixels else None
+    return ImageStore(paths, bad, pixels, f"{key}-{signature[:12]}")
+
+
+def _stat(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return [-1, -1]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _decode_all(paths: list[Path], recipe: ImageRecipe, array: Path | None, workers: int) -> dict[int, str]:
+    """Decode all images, into the .npy file ``array`` if given; return the unreadable ones."""
+    bad: dict[int, str] = {}
+    beside = array.with_suffix(f".{os.getpid()}.partial") if array else None
+    shape = (len(paths), 3, recipe.size, recipe.size)
+    try:
+        pixels = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape) if beside and paths else None
+        row = 0
+        arguments = (recipe, pixels is not None)
+        for chunk in map_chunks(_decode_chunk, paths, arguments, workers=workers, label="images"):
+            for image in chunk:
+                if isinstance(image, str):
+                    bad[row] = image
+                elif pixels is not None:
+                    pixels[row] = image
+                row += 1
+        if beside and array:
+            if pixels is None:
+                np.save(array, np.zeros(shape, np.uint8))
+            else:
+                pixels.flush()
+                os.replace(beside, array)
+    finally:
+        if beside:
+            beside.unlink(missing_ok=True)
+    return bad
+
+
+def _decode_chunk(paths: Sequence[Path], recipe: ImageRecipe, keep: bool) -> list[np.ndarray | str | None]:
+    return [_decode(path, recipe, keep) for path in paths]
+
+
+def _decode(path: Path, recipe: ImageRecipe, keep: bool) -> np.ndarray | str | None:
+    try:
+        image = read_image(path)
+        return to_bytes(preprocess(image, recipe), recipe) if keep else None
+    except InputError as error:
+        return str(error)
+
+
+def to_bytes(pixels: np.ndarray, recipe: ImageRecipe) -> np.ndarray:
+    """The bytes ``uint8[3, size, size]`` that ``preprocess`` normalised to ``float32[3, size, size]``: exact, since it
+    scales whole numbers."""
+    mean, std = (np.array(value, np.float32).reshape(3, 1, 1) for value in (recipe.mean, recipe.std))
+    return np.rint((pixels * std + mean) * 255.0).astype(np.uint8)
+
+
+def map_chunks(
+    function: Callable[..., list], items: Sequence[Any], arguments: tuple, *, workers: int, label: str
+) -> Iterator[list]:
+    """``function(chunk, *arguments)`` over chunks of ``items``, in order, in ``workers`` processes, with progress.
+
+    Few items are done in this process: starting others costs about a second each.
+    """
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    with tqdm(total=len(items), desc=label, unit="", disable=None, leave=False) as bar:
+        if workers < 2 or len(chunks) < 8:
+            for chunk in chunks:
+                yield function(chunk, *arguments)
+                bar.update(len(chunk))
+            return
+        # Fresh processes, not forked ones: a fork of a process with running threads (torch's) can hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent) as pool:
+            try:
+                futures = [pool.submit(function, chunk, *arguments) for chunk in chunks]
+                for chunk, future in zip(chunks, futures, strict=True):
+                    yield future.result()
+                    bar.update(len(chunk))
+            except BrokenProcessPool as error:
+                raise ParrotError(f"{label}: a worker process died; try again with --set data.workers=0") from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

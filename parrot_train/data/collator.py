@@ -1,0 +1,185 @@
+"""From token and image stores to training batches: cutting, grouping by length, padding."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, Dataset
+
+from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.image import ImageRecipe, preprocess, read_image
+from parrot_runtime.prompt import IMAGE_TOKEN_ID
+from parrot_train.data.cache import ImageStore, TokenStore
+
+IGNORED = -100
+"""Label of a position that takes no part in the loss."""
+
+
+class Samples:
+    """Where each sample of a store ends once it is cut to ``max_length``.
+
+    lengths ``int64[n]`` in tokens; images ``int64[n]`` wholly inside them (a cut through an image moves back to its
+    start); supervised ``int64[n]`` answer tokens inside them.
+    """
+
+    def __init__(self, store: TokenStore, *, image_tokens: int, max_length: int) -> None:
+        self.max_length = max_length
+        whole = np.diff(store.offsets)
+        self.lengths = np.minimum(whole, max_length)
+        self.images = np.diff(store.image_offsets)
+        for sample in np.flatnonzero(whole > max_length):
+            start = store.offsets[sample]
+            places = np.flatnonzero(store.tokens[start : start + max_length] == IMAGE_TOKEN_ID)
+            self.images[sample] = len(places) // image_tokens
+            if len(places) % image_tokens:
+                self.lengths[sample] = places[self.images[sample] * image_tokens]
+        before = np.concatenate([[0], np.cumsum(store.answers, dtype=np.int64)])
+        self.supervised = before[store.offsets[:-1] + self.lengths] - before[store.offsets[:-1]]
+
+
+class ImageChangedError(ParrotError):
+    """An image that was readable before training and no longer is."""
+
+    def __init__(self, message: str) -> None:
+        # From a loading worker torch hands over the worker's whole traceback as the message; its last line is ours.
+        super().__init__(
+            message.strip().splitlines()[-1].removeprefix(f"{type(self).__module__}.{type(self).__name__}: ")
+        )
+
+
+class Conversations(Dataset):
+    """The usable samples of one or more files; indexing with a list of numbers gives a padded batch.
+
+    A batch: input_ids ``int64[B, T]`` (``pad_id`` after each end), attention_mask ``int64[B, T]``, labels
+    ``int64[B, T]`` (IGNORED but on answers), languages ``int64[B]`` (into ``language_codes``), samples ``int64[B]``,
+    and, when the batch has images, pixel_values ``float32[N, 3, S, S]`` or, with cached features, vision_features
+    ``float32[N, P, C]``.
+    """
+
+    def __init__(self, *, recipe: ImageRecipe, pad_id: int, image_tokens: int, max_length: int) -> None:
+        self.recipe = recipe
+        self.pad_id = pad_id
+        self.image_tokens = image_tokens
+        self.max_length = max_length
+        self.language_codes: list[str] = []
+        self.lengths = np.zeros(0, np.int64)
+        self.supervised = np.zeros(0, np.int64)
+        self.languages = np.zeros(0, np.int64)
+        self._part = np.zeros(0, np.int64)
+        self._sample = np.zeros(0, np.int64)
+        self._image_count = np.zeros(0, np.int64)
+        self._stores: list[tuple[TokenStore, ImageStore]] = []
+        self._features: list[np.ndarray] | None = None
+        self._mean, self._std = (
+            torch.tensor(value, dtype=torch.float64).view(1, 3, 1, 1) for value in (recipe.mean, recipe.std)
+        )
+
+    def add(self, store: TokenStore, images: ImageStore, samples: Samples, usable: np.ndarray) -> None:
+        """Append the samples of ``store`` where ``usable`` ``bool[n]`` is True."""
+        kept = np.flatnonzero(usable)
+        self.language_codes += [code for code in store.language_codes if code not in self.language_codes]
+        into = np.array([self.language_codes.index(code) for code in store.language_codes], np.int64)
+        for name, values in (
+            ("lengths", samples.lengths[kept]),
+            ("supervised", samples.supervised[kept]),
+            ("languages", into[store.languages[kept]]),
+            ("_image_count", samples.images[kept]),
+            ("_part", np.full(len(kept), len(self._stores))),
+            ("_sample", kept),
+        ):
+            setattr(self, name, np.concatenate([getattr(self, name), values]))
+        self._stores.append((store, images))
+
+    def use_features(self, compute: Callable[[ImageStore, Path], np.ndarray]) -> None:
+        """Let batches carry cached vision features: ``compute`` gives ``float16[images, P, C]`` per image store."""
+        self._features = [compute(images, store.folder) for store, images in self._stores]
+
+    def __len__(self) -> int:
+        return len(self._sample)
+
+    def describe(self, sample: int) -> str:
+        """Where a sample comes from, for messages: ``file[row]``."""
+        store, _ = self._stores[self._part[sample]]
+        return f"{store.file}[{store.rows[self._sample[sample]]}]"
+
+    def __getitems__(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
+        numbers = np.asarray(numbers)
+        lengths = self.lengths[numbers]
+        inside = np.arange(int(lengths.max())) < lengths[:, None]
+        tokens, answers, images = [], [], []
+        for number, length in zip(numbers, lengths, strict=True):
+            part, sample = self._part[number], self._sample[number]
+            store = self._stores[part][0]
+            start = store.offsets[sample]
+            tokens.append(store.tokens[start : start + length])
+            answers.append(store.answers[start : start + length])
+            first = store.image_offsets[sample]
+            images += [(part, row) for row in store.image_rows[first : first + self._image_count[number]]]
+        input_ids = np.full(inside.shape, self.pad_id, np.int64)
+        labels = np.full(inside.shape, IGNORED, np.int64)
+        flat = np.concatenate(tokens)
+        input_ids[inside] = flat
+        labels[inside] = np.where(np.concatenate(answers), flat, IGNORED)
+        batch = {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(inside.astype(np.int64)),
+            "labels": torch.from_numpy(labels),
+            "languages": torch.from_numpy(self.languages[numbers]),
+            "samples": torch.from_numpy(numbers),
+        }
+        if images and self._features is not None:
+            features = np.stack([self._features[part][row] for part, row in images])
+            batch["vision_features"] = torch.from_numpy(features).float()
+        elif images:
+            batch["pixel_values"] = self._pixels(images)
+        return batch
+
+    def _pixels(self, images: list[tuple[int, int]]) -> torch.Tensor:
+        if self._stores[0][1].pixels is None:
+            return torch.from_numpy(np.stack([self._decode(self._stores[part][1].paths[row]) for part, row in images]))
+        pixels = np.stack([self._stores[part][1].pixels[row] for part, row in images])
+        # The operations of the runtime's preprocess, in its order and in its float64: bit-equal to it.
+        return torch.from_numpy(pixels).double().div_(255.0).sub_(self._mean).div_(self._std).float()
+
+    def _decode(self, path: Path) -> np.ndarray:
+        try:
+            return preprocess(read_image(path), self.recipe)
+        except InputError as error:
+            raise ImageChangedError(f"{error}; the file was readable when training started") from error
+
+
+def as_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The collate function: ``Conversations`` has padded already."""
+    return batch
+
+
+class LengthBatches(BatchSampler):
+    """Batches of samples of like length, in an order that only ``seed`` and the epoch decide.
+
+    Samples are shuffled, sorted by length within windows of 64 batches, and the batches shuffled again; a last, smaller
+    batch stays last. ``epoch`` is asked at the start of every pass, so a resumed run finds its place by itself.
+    """
+
+    WINDOW = 64
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, *, seed: int, epoch: Callable[[], int]) -> None:
+        self.lengths, self.batch_size, self.drop_last = lengths, batch_size, False
+        self._seed, self._epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self._seed, self._epoch()])
+        order = random.permutation(len(self.lengths))
+        window = self.batch_size * self.WINDOW
+        whole = len(order) // self.batch_size * self.batch_size
+        rest, order = order[whole:], order[:whole]
+        parts = [order[start : start + window] for start in range(0, whole, window)]
+        order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts] or [order])
+        batches = order.reshape(-1, self.batch_size)
+        for batch in random.permutation(len(batches)):
+            yield batches[batch].tolist()
+        if len(rest):
+            yield rest.tolist()

@@ -1,0 +1,68 @@
+"""From data files to the ``Conversations`` a stage trains on, with everything checked on the way."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from parrot_runtime.errors import InputError
+from parrot_runtime.image import ImageRecipe
+from parrot_runtime.prompt import PromptEncoder
+from parrot_train.config import DataConfig
+from parrot_train.data.cache import image_store, token_store
+from parrot_train.data.check import find_problems, judge
+from parrot_train.data.collator import Conversations, Samples
+from parrot_train.data.records import Problem
+
+_MOST_WORKERS = 16
+
+
+def worker_count(data: DataConfig) -> int:
+    """``data.workers``, or one per core this process may use."""
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if data.workers is None else data.workers
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The samples of a stage and what ``run.json`` says about their origin."""
+
+    conversations: Conversations
+    sources: list[dict[str, Any]]
+    skipped: int
+
+
+def prepare(
+    files: Sequence[Path], data: DataConfig, *, tokenizer: Path, recipe: ImageRecipe, image_tokens: int, report: Path
+) -> Prepared:
+    """Read, tokenise and check all ``files``; ``report`` names the file for records left out by rule.
+
+    Raises InputError for an unusable file and BadRecordsError, with all problems of all files, for bad records.
+    """
+    workers = worker_count(data)
+    pad_id = PromptEncoder(Tokenizer.from_file(str(tokenizer))).pad_id
+    conversations = Conversations(recipe=recipe, pad_id=pad_id, image_tokens=image_tokens, max_length=data.max_length)
+    problems: list[Problem] = []
+    sources: list[dict[str, Any]] = []
+    total = 0
+    for path in dict.fromkeys(files):
+        store = token_store(path, tokenizer, image_tokens=image_tokens, workers=workers, fallback=report.parent)
+        root = Path(data.image_folder) if data.image_folder else path.parent
+        keep = data.image_cache != "none"
+        images = image_store(store.folder, store.images, root, recipe, keep_pixels=keep, workers=workers)
+        samples = Samples(store, image_tokens=image_tokens, max_length=data.max_length)
+        found = find_problems(samples, store, images)
+        bad_rows = [problem.row for problem in found]
+        usable = ~np.isin(store.rows, bad_rows)
+        conversations.add(store, images, samples, usable)
+        records = len(store) + len(store.problems)
+        sources.append({"file": str(path), "sha256": store.sha256, "records": records, "skipped": len(found)})
+        problems += found
+        total += records
+    if not total:
+        raise InputError("no data files are given; name LLaVA JSON files with --data")
+    judge(problems, total, max_bad_fraction=data.max_bad_fraction, report=report)
+    return Prepared(conversations, sources, len(problems))

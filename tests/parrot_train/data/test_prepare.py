@@ -1,0 +1,201 @@
+"""From files to batches: what a batch holds, what is cut, what is refused, what is left out and reported."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from parrot_runtime.image import ImageRecipe, preprocess, read_image
+from parrot_runtime.prompt import IMAGE_TOKEN_ID, PromptEncoder
+from parrot_train.config import DataConfig
+from parrot_train.data.check import BadRecordsError
+from parrot_train.data.collator import IGNORED, ImageChangedError, LengthBatches
+from parrot_train.data.prepare import prepare
+from parrot_train.data.records import parse_records
+
+IMAGE_TOKENS = 5
+RECIPE = ImageRecipe.clip(16)
+SETTINGS = DataConfig(workers=0, image_cache="pixels", max_length=200)
+
+
+@pytest.fixture
+def ready(backbones, tmp_path):
+    """Prepare files with changed settings."""
+
+    def call(*files, **changes):
+        return prepare(
+            files,
+            replace(SETTINGS, **changes),
+            tokenizer=backbones.tokenizer,
+            recipe=RECIPE,
+            image_tokens=IMAGE_TOKENS,
+            report=tmp_path / "skipped.json",
+        )
+
+    return call
+
+
+@pytest.mark.parametrize("image_cache", ["pixels", "none"])
+def test_a_batch_is_the_padded_prompts_and_the_images_in_order(data, ready, backbones, image_cache):
+    path = data()
+    conversations = ready(path, image_cache=image_cache).conversations
+    numbers = [13, 4, 6, 0, 39]  # 4 and 39 have no image, 6 and 13 two turns
+    batch = conversations.__getitems__(numbers)
+    encoder = PromptEncoder(Tokenizer.from_file(str(backbones.tokenizer)))
+    records, _ = parse_records(json.loads(path.read_text()), file="")
+    pictures = []
+    for line, number in enumerate(numbers):
+        expected = encoder.encode(records[number].turns, image_tokens=IMAGE_TOKENS)
+        length = len(expected.input_ids)
+        assert batch["input_ids"][line, :length].tolist() == expected.input_ids.tolist()
+        assert batch["attention_mask"][line].tolist() == [1] * length + [0] * (batch["input_ids"].shape[1] - length)
+        assert set(batch["input_ids"][line, length:].tolist()) <= {encoder.pad_id}
+        labels = np.where(expected.labels_mask, expected.input_ids, IGNORED)
+        assert batch["labels"][line, :length].tolist() == labels.tolist()
+        assert set(batch["labels"][line, length:].tolist()) <= {IGNORED}
+        assert conversations.language_codes[batch["languages"][line]] == records[number].language
+        pictures += [preprocess(read_image(path.parent / name), RECIPE) for name in records[number].images]
+        assert conversations.describe(number) == f"{path}[{number}]"
+    np.testing.assert_array_equal(batch["pixel_values"].numpy(), np.stack(pictures))  # same operations: bit-equal
+    assert batch["input_ids"].shape[1] == batch["attention_mask"].sum(1).max()
+    assert "pixel_values" not in conversations.__getitems__([4, 39])
+
+
+def test_cached_features_take_the_place_of_pixels(data, ready):
+    conversations = ready(data()).conversations
+    features = np.arange(8 * 5 * 3, dtype=np.float16).reshape(8, 5, 3)
+    conversations.use_features(lambda images, folder: features)
+    batch = conversations.__getitems__([1, 9, 2])  # 9 has none
+    assert "pixel_values" not in batch
+    assert torch.equal(batch["vision_features"], torch.from_numpy(features[[1, 2]]).float())
+
+
+def test_files_are_joined_and_their_languages_with_them(data, ready):
+    one = data([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}], "one.json")
+    prepared = ready(one, data(), one)
+    conversations = prepared.conversations
+    assert len(conversations) == 41
+    assert conversations.language_codes == ["und", "en", "tr", "zh"]
+    assert [source["records"] for source in prepared.sources] == [1, 40]
+    assert conversations.describe(1).endswith("train.json[0]")
+    batch = conversations.__getitems__([0, 1])
+    assert batch["languages"].tolist() == [0, 1]
+    assert batch["pixel_values"].shape == (1, 3, 16, 16)
+
+
+def test_a_long_sample_is_cut_and_never_through_an_image(data, ready):
+    item = {
+        "image": ["pictures/0.png", "pictures/1.png"],
+        "conversations": [
+            {"from": "human", "value": "<image>a"},
+            {"from": "gpt", "value": "yes"},
+            {"from": "human", "value": "<image>b"},
+            {"from": "gpt", "value": "no"},
+        ],
+    }
+    path = data([item])
+    whole = ready(path).conversations.__getitems__([0])
+    images = (whole["input_ids"][0] == IMAGE_TOKEN_ID).nonzero().flatten().tolist()
+    assert len(images) == 2 * IMAGE_TOKENS
+    second = images[IMAGE_TOKENS]
+    # Uncut; after the second image; in its last, middle and first position; just before it.
+    for limit, length, count in (
+        (500, whole["input_ids"].shape[1], 2),
+        (second + 5, second + 5, 2),
+        (second + 4, second, 1),
+        (second + 1, second, 1),
+        (second, second, 1),
+        (second - 1, second - 1, 1),
+    ):
+        batch = ready(path, max_length=limit).conversations.__getitems__([0])
+        assert batch["input_ids"].shape[1] == length, limit
+        assert batch["pixel_values"].shape[0] == count, limit
+        assert (batch["input_ids"] == IMAGE_TOKEN_ID).sum() == count * IMAGE_TOKENS
+
+
+def bad_records(data):
+    """20 records of which 1, 3, 5, 8 and 11 are bad, each for another reason."""
+    path = data()
+    items = json.loads(path.read_text())[:20]
+    items[1]["image"] = "pictures/none.png"
+    items[3]["conversations"][1]["from"] = "bot"
+    (path.parent / "pictures" / "cut.png").write_bytes((path.parent / "pictures" / "1.png").read_bytes()[:70])
+    items[5]["image"] = "pictures/cut.png"
+    items[8]["conversations"][0]["value"] = "<image>" + "long " * 300
+    del items[11]["image"]
+    path.write_text(json.dumps(items))
+    return path
+
+
+def test_all_bad_records_are_listed_together(data, ready, tmp_path):
+    path = bad_records(data)
+    with pytest.raises(BadRecordsError) as caught:
+        ready(path)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("5 of 20 records cannot be used")
+    assert "--max-bad-fraction 0.25" in lines[0]
+    for line, row, words in zip(
+        lines[1:], (1, 3, 5, 8, 11), ("none.png", "'bot'", "cut.png", "max_length = 200", "0 images"), strict=True
+    ):
+        assert f"{path}[{row}] (id r{row})" in line
+        assert words in line
+    assert not (tmp_path / "skipped.json").exists()
+    assert caught.value.exit_code == 2
+
+
+def test_bad_records_are_left_out_by_rule_and_reported(data, ready, tmp_path):
+    path = bad_records(data)
+    with pytest.raises(BadRecordsError):
+        ready(path, max_bad_fraction=0.24)
+    prepared = ready(path, max_bad_fraction=0.25)
+    kept = [prepared.conversations.describe(number) for number in range(len(prepared.conversations))]
+    assert kept == [f"{path}[{row}]" for row in range(20) if row not in (1, 3, 5, 8, 11)]
+    report = json.loads((tmp_path / "skipped.json").read_text())
+    assert [problem["row"] for problem in report["problems"]] == [1, 3, 5, 8, 11]
+    assert (report["records"], report["skipped"], prepared.skipped) == (20, 5, 5)
+
+
+def test_fifty_are_shown_and_the_rest_counted(data, ready):
+    path = data([{"id": number} for number in range(63)])
+    with pytest.raises(BadRecordsError) as caught:
+        ready(path, max_bad_fraction=0.9)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 52
+    assert lines[-1].strip() == "… and 13 more"
+
+
+def test_an_image_lost_after_the_check_is_an_error_and_not_another_image(data, ready):
+    path = data()
+    conversations = ready(path, image_cache="none").conversations
+    (path.parent / "pictures" / "1.png").unlink()
+    with pytest.raises(ImageChangedError) as caught:
+        conversations.__getitems__([0, 1])
+    assert "1.png" in str(caught.value)
+
+
+def test_batches_hold_every_sample_once_and_like_lengths_together():
+    random = np.random.default_rng(1)
+    lengths = random.integers(10, 500, 1003)
+    epoch = 0
+    batches = LengthBatches(lengths, 8, seed=5, epoch=lambda: epoch)
+    first = list(batches)
+    assert len(first) == len(batches) == 126
+    assert sorted(number for batch in first for number in batch) == list(range(1003))
+    assert [len(batch) for batch in first] == [8] * 125 + [3]
+    padding = sum(len(batch) * lengths[batch].max() for batch in first) / lengths.sum()
+    unsorted = sum(8 * lengths[start : start + 8].max() for start in range(0, 1000, 8)) / lengths.sum()
+    assert padding < 1.05 < unsorted  # windows of 64 batches leave a few per cent
+    assert list(batches) == first
+    epoch = 1
+    assert list(batches) != first
+    assert list(LengthBatches(lengths, 8, seed=6, epoch=lambda: 0)) != first
+    # Not a curriculum: long and short batches follow each other.
+    means = np.array([lengths[batch].mean() for batch in first])
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+
+
+def test_fewer_samples_than_a_batch_are_one_batch():
+    assert list(LengthBatches(np.array([3, 1]), 8, seed=0, epoch=lambda: 0)) in ([[0, 1]], [[1, 0]])
