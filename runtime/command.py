@@ -1,6 +1,7 @@
 """What every Parrot command shares: one-line errors, exit codes, ``-v`` for the traceback."""
 
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -26,9 +27,12 @@ class _OneLineErrors:
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            sys.exit(130)
         except ParrotError as error:
             if context.find_root().meta.get("parrot.verbose"):
-                raise
+                click.echo(traceback.format_exc(), err=True, nl=False)
             message = " ".join(str(error).splitlines()) if not getattr(error, "keep_lines", False) else str(error)
             click.echo(f"{context.find_root().info_name}: {message}", err=True)
             sys.exit(error.exit_code)

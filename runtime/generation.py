@@ -38,11 +38,11 @@ class Request:
     def take(self, logits: np.ndarray, stop_ids: frozenset[int]) -> bool:
         """Choose the next token; true when it belongs to the answer."""
         token = self.sampler(logits, self.tokens)
-        self.stats.new_tokens += 1
         if token in stop_ids:
             self.finish = "stop"
             return False
         self.tokens.append(token)
+        self.stats.new_tokens += 1
         if len(self.tokens) == self.limit:
             self.finish = "length"
         return True
@@ -91,4 +91,5 @@ def _step(
     seconds = time.perf_counter() - start
     for _, request in live:
         request.stats.seconds["decode"] += seconds
+        request.stats.decode_steps += 1
     return taken

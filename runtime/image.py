@@ -289,7 +289,10 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
         8: Image.Transpose.ROTATE_90,
     }
     turn = turns.get(orientation)
-    return image if turn is None else image.transpose(turn)
+    turned = image if turn is None else image.transpose(turn)
+    # Orientation and profile are dealt with: whoever reads this image again must not find them.
+    turned.info = {}
+    return turned
 
 
 def _reason(error: Exception) -> str:

@@ -14,11 +14,11 @@ from parrot_runtime.backends.base import Backend, KVCache
 from parrot_runtime.cache import Picture
 from parrot_runtime.composer import Composer
 from parrot_runtime.embedding import Embedding
-from parrot_runtime.errors import BundleError, InputError, TextError
+from parrot_runtime.errors import BundleError, InputError
 from parrot_runtime.generation import Request, generate
 from parrot_runtime.image import MAX_PIXELS, preprocess, read_image
 from parrot_runtime.manifest import EMBEDDING_NAME, TOKENIZER_NAME, Manifest, load_manifest, verify_files
-from parrot_runtime.prompt import PromptEncoder, Turn
+from parrot_runtime.prompt import PromptEncoder, Turn, check_question
 from parrot_runtime.sampling import Sampling
 from parrot_runtime.stats import Stats
 from parrot_runtime.tokenizer import Detokenizer, load_tokenizer
@@ -104,7 +104,7 @@ class Parrot:
         self, images: Images, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
     ) -> AnswerStream:
         """``ask``, with the text as it comes. What is wrong with the input is raised here, before the first piece."""
-        _check_question(question)
+        check_question(question)
         return self.chat(images).stream(question, max_new_tokens=max_new_tokens, sampling=sampling)
 
     def chat(self, images: Images = None) -> Chat:
@@ -132,7 +132,7 @@ class Parrot:
             for images, question in questions:
                 stats = Stats()
                 pictures = self._read(images, stats)
-                turns = [Turn("user", _check_question(question), len(pictures))]
+                turns = [Turn("user", check_question(question), len(pictures))]
                 requests.append(self._composer.request(pictures, turns, sampling, max_new_tokens, stats))
                 yield requests[-1]
 
@@ -193,7 +193,7 @@ class Chat:
         self, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
     ) -> AnswerStream:
         """See ``Parrot.stream``."""
-        turns = [*self.turns, Turn("user", _check_question(question), 0 if self.turns else len(self._pictures))]
+        turns = [*self.turns, Turn("user", check_question(question), 0 if self.turns else len(self._pictures))]
         # Reading the pictures is on the first question's bill.
         stats, self._stats = self._stats, Stats()
         request = self._parrot._composer.request(self._pictures, turns, sampling, max_new_tokens, stats)
@@ -203,9 +203,3 @@ class Chat:
 
         tokens = (token for _, token in self._parrot._generate([request], 1))
         return self._parrot._stream(request, tokens, remember)
-
-
-def _check_question(question: str) -> str:
-    if not question.strip():
-        raise TextError("the question is empty; expected a question in words")
-    return question

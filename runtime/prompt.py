@@ -65,6 +65,25 @@ class EncodedPrompt:
         return ~self.labels_mask & (self.input_ids >= 0)
 
 
+def check_unicode(text: str) -> str:
+    """``text`` itself. Raises TextError for a lone surrogate, which no tokenizer can encode."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"the text is not valid Unicode: a lone surrogate U+{ord(text[error.start]):04X} at character "
+            f"{error.start + 1}; send the text as UTF-8"
+        ) from error
+    return text
+
+
+def check_question(question: str) -> str:
+    """``question`` itself. Raises TextError for one that is empty, blank, or not Unicode."""
+    if not question.strip():
+        raise TextError("the question is empty; expected a question in words")
+    return check_unicode(question)
+
+
 class PromptEncoder:
     """Turns to token ids. ``tokenizer`` is set to read special tokens in a text as plain text, for good.
 
@@ -120,13 +139,7 @@ class PromptEncoder:
         pieces.add([*self._plain(text + turn.text), self.end_id])
 
     def _plain(self, text: str) -> list[int]:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise TextError(
-                f"the text is not valid Unicode: a lone surrogate U+{ord(text[error.start]):04X} at character "
-                f"{error.start + 1}; send the text as UTF-8"
-            ) from error
+        check_unicode(text)
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def _control_id(self, token: str) -> int:

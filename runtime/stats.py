@@ -22,6 +22,7 @@ class Stats:
     prompt_tokens: int = 0
     image_tokens: int = 0
     new_tokens: int = 0
+    decode_steps: int = 0
     cached_images: int = 0
 
     @contextmanager
@@ -40,18 +41,16 @@ class Stats:
 
     @property
     def tokens_per_second(self) -> float:
-        """Speed of decoding; the first token comes from the prefill and is not counted. 0 for answers that short."""
-        steps = self.new_tokens - 1
-        return steps / self.seconds["decode"] if steps > 0 and self.seconds["decode"] > 0 else 0.0
+        """Speed of decoding, 0 where nothing was decoded: the first token comes from the prefill and is not counted."""
+        return self.decode_steps / self.seconds["decode"] if self.decode_steps else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; milliseconds, rounded to microseconds."""
+        """For JSON: ``tokens`` counts, and ``timings`` in milliseconds and tokens per second."""
         return {
-            "milliseconds": {stage: round(1e3 * seconds, 3) for stage, seconds in self.seconds.items()},
-            "first_token_milliseconds": round(1e3 * self.first_token_seconds, 3),
-            "tokens_per_second": round(self.tokens_per_second, 2),
-            "prompt_tokens": self.prompt_tokens,
-            "image_tokens": self.image_tokens,
-            "new_tokens": self.new_tokens,
-            "cached_images": self.cached_images,
+            "tokens": {"prompt": self.prompt_tokens, "image": self.image_tokens, "new": self.new_tokens},
+            "timings": {
+                **{f"{stage}_ms": round(1e3 * seconds, 3) for stage, seconds in self.seconds.items()},
+                "first_token_ms": round(1e3 * self.first_token_seconds, 3),
+                "tokens_per_second": round(self.tokens_per_second, 2),
+            },
         }

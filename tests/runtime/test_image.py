@@ -141,6 +141,8 @@ def test_exif_orientation(format_name, options, orientation):
     result = np.asarray(read_image(data)).astype(int)
     assert result.shape == upright.shape
     assert np.abs(result - upright.astype(int)).max() <= (6 if format_name == "JPEG" else 0)
+    # What has been turned once is not turned again.
+    np.testing.assert_array_equal(np.asarray(read_image(read_image(data))), result)
 
 
 def test_broken_exif_means_no_turn():

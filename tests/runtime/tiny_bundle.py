@@ -81,7 +81,7 @@ class TinyModel:
             self.weights[name] = (rng.standard_normal(shape) * scale / np.sqrt(fan)).astype(np.float32)
 
         draw("embed", d.vocab_size, width, scale=np.sqrt(d.vocab_size))
-        draw("patch", width, 3, PATCH, PATCH, scale=0.1)
+        draw("patch", width, 3, PATCH, PATCH, scale=0.2)
         draw("class", 1, 1, width)
         draw("position", d.image_tokens, width)
         draw("project", width, width)
@@ -121,6 +121,8 @@ class TinyModel:
         patches = pixel_values.astype(np.float64).reshape(n, 3, count, PATCH, count, PATCH)
         tokens = np.einsum("ncipjq,wcpq->nijw", patches, self["patch"]).reshape(n, count * count, -1)
         tokens = np.concatenate([np.broadcast_to(self["class"], (n, 1, tokens.shape[-1])), tokens], axis=1)
+        # Every token hears of the whole picture, the class token too.
+        tokens = tokens + tokens.mean(axis=1, keepdims=True)
         return np.tanh(tokens + self["position"]) @ self["project"]
 
     def mix(self, features: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -224,6 +226,7 @@ def _encoder(model: TinyModel, author: _Author, graph: Graph) -> None:
     shape = author.add("Concat", count, c("class_shape", [1, model.dims.hidden_size]), axis=0)
     first = author.add("Expand", c("class", model.weights["class"]), shape)
     tokens = author.add("Concat", first, tokens, axis=1)
+    tokens = author.add("Add", tokens, author.add("ReduceMean", tokens, axes=[1]))
     tokens = author.add("Tanh", author.add("Add", tokens, c("position", model.weights["position"])))
     author.add("MatMul", tokens, c("project", model.weights["project"]), outputs=("image_features",))
 

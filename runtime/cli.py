@@ -1,0 +1,57 @@
+"""``parrot-run``: ask questions about pictures."""
+
+import sys
+
+import click
+
+from parrot_runtime.command import ParrotCommand, verbose_option
+
+_EPILOG = """\b
+Examples:
+  parrot-run photo.jpg "Görselde ne var?"
+  parrot-run before.png after.png "What has changed?"
+  curl -s https://example.org/cat.jpg | parrot-run - "这是什么？" --stats
+  parrot-run -i photo.jpg --questions questions.txt --json
+"""
+
+
+@click.command(cls=ParrotCommand, epilog=_EPILOG)
+@click.argument("arguments", nargs=-1, metavar="IMAGE... QUESTION...")
+@click.option("-i", "--image", "images", multiple=True, metavar="FILE", help="A picture, whatever it is called.")
+@click.option(
+    "-q", "--question", "questions", multiple=True, metavar="TEXT", help="A question; - reads them from stdin."
+)
+@click.option("--questions", "question_file", metavar="FILE", help="Questions from a UTF-8 file, one per line.")
+@click.option("--text-only", is_flag=True, help="Ask without a picture, on purpose.")
+@click.option(
+    "--bundle", metavar="FOLDER", help="The bundle to run.  [default: the newest in ./bundles, or the shipped one]"
+)
+@click.option("--max-new-tokens", default=512, show_default=True, help="The longest answer.")
+@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy; higher is more varied.")
+@click.option("--top-p", default=1.0, show_default=True, help="Sample among the likeliest tokens up to this sum.")
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1 repeats less.")
+@click.option("--seed", type=int, help="Make sampling repeatable.")
+@click.option("--max-pixels", default=16_000_000, show_default=True, help="The largest picture that is read.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads per graph.  [default: all cores]")
+@click.option("--stats", is_flag=True, help="Time of each stage, speed, and routing over the experts, on stderr.")
+@click.option("--json", is_flag=True, help="One JSON object per question on stdout.")
+@click.version_option(package_name="parrot-edge")
+@verbose_option
+def main(
+    arguments, images, questions, question_file, text_only, temperature, top_p, repetition_penalty, seed, **options
+):
+    """Ask every QUESTION about all IMAGEs together.
+
+    What exists as a file, is named like a picture, or is - (a picture on stdin) is an IMAGE; everything else is a
+    QUESTION. -i and -q leave no doubt.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Six languages must come out whatever the locale says.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    from parrot_runtime.run import collect, run
+    from parrot_runtime.sampling import Sampling
+
+    sampling = Sampling(temperature, top_p, repetition_penalty, seed)
+    pictures, asked = collect(arguments, images, questions, question_file, text_only=text_only)
+    run(pictures, asked, sampling=sampling, **options)

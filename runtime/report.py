@@ -1,0 +1,67 @@
+"""``--stats`` and ``--json``: what an answer cost, for a person and for a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from parrot_runtime.answer import Answer
+    from parrot_runtime.stats import Stats
+
+
+def as_json(question: str, answer: Answer, *, images: Sequence[str], bundle: str) -> str:
+    """One line of JSON."""
+    routing = None if answer.routing is None else [[round(float(share), 6) for share in row] for row in answer.routing]
+    record = {
+        "question": question,
+        "answer": answer.text,
+        "finish": answer.finish,
+        "images": list(images),
+        "bundle": bundle,
+        **answer.stats.as_dict(),
+        "routing": routing,
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+def as_table(answer: Answer, *, images: Sequence[str]) -> str:
+    """The time of each stage and the router's shares, a few aligned lines."""
+    stats = answer.stats
+    lines = [f"  {stage:<8}{_time(stats.seconds[stage]):>10}  {note}".rstrip() for stage, note in _notes(stats).items()]
+    lines.append(f"  first token after {_time(stats.first_token_seconds)}")
+    if answer.routing is not None:
+        lines += _routing(answer.routing, images)
+    return "\n".join(lines)
+
+
+def _notes(stats: Stats) -> dict[str, str]:
+    positions = f"{_count(stats.image_tokens, 'position')} of the prompt" if stats.image_tokens else "no picture"
+    speed = f", {stats.tokens_per_second:,.0f} tokens/s" if stats.tokens_per_second else ""
+    return {
+        "load": "once",
+        "image": f"{positions}, features known already" if stats.cached_images else positions,
+        "experts": "",
+        "prefill": _count(stats.prompt_tokens, "token"),
+        "decode": f"{_count(stats.new_tokens, 'token')}{speed}",
+    }
+
+
+def _routing(routing: np.ndarray, images: Sequence[str]) -> list[str]:
+    """One row per picture, one column per expert, shares in percent."""
+    names = [name if len(name) <= 24 else f"…{name[-23:]}" for name in images]
+    width = max(len("routing"), *map(len, names))
+    header = "".join(f"{f'expert {number}':>10}" for number in range(1, routing.shape[1] + 1))
+    rows = ["".join(f"{share:>10.1%}" for share in row) for row in routing]
+    return [f"  {'routing':<{width}}{header}", *(f"  {n:<{width}}{row}" for n, row in zip(names, rows, strict=True))]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
