@@ -173,7 +173,7 @@ def load_manifest(folder: Path) -> Manifest:
     try:
         return from_mapping(Manifest, data, where=str(path))
     except InputError as error:
-        raise BundleError(f"{error}; {_AGAIN}") from error
+        raise BundleError(f"{_one_line(error)}; {_AGAIN}") from error
 
 
 def to_json(manifest: Manifest) -> str:
@@ -253,7 +253,7 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
         # An escaped lone surrogate is legal JSON and breaks every file name and message it reaches.
         json.dumps(data, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not a manifest ({str(error)[:200]}); {_AGAIN}") from error
+        raise BundleError(f"{path}: not a manifest ({_one_line(error)}); {_AGAIN}") from error
     if not isinstance(data, dict):
         raise BundleError(f"{path}: not a manifest (expected one JSON object); {_AGAIN}")
     return data
@@ -277,6 +277,11 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a number a manifest may hold")
     return value
+
+
+def _one_line(error: Exception) -> str:
+    """The error's text with whatever a manifest smuggled in made visible: line breaks, escape sequences."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error)[:500])
 
 
 def _listed(names: Iterable[str]) -> str:

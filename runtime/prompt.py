@@ -115,6 +115,8 @@ class PromptEncoder:
         """
         if generation and (not turns or turns[-1].role != "user"):
             raise ValueError("generation needs a conversation whose last turn is the user's")
+        for text in (system, *(turn.text for turn in turns)):
+            check_unicode(text)
         pieces = _Pieces()
         pieces.add([self._start_id, *self._plain(f"system\n{system}"), self.end_id, *self._plain("\n")])
         for number, turn in enumerate(turns):
@@ -139,7 +141,6 @@ class PromptEncoder:
         pieces.add([*self._plain(text + turn.text), self.end_id])
 
     def _plain(self, text: str) -> list[int]:
-        check_unicode(text)
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def _control_id(self, token: str) -> int:
