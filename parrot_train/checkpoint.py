@@ -77,7 +77,12 @@ def read_run(run: Path) -> dict[str, Any] | None:
 
 def write_run(run: Path, data: dict[str, Any]) -> None:
     """Replace ``run.json`` as a whole."""
-    write_file(run / RUN_FILE, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())
+    write_json(run / RUN_FILE, data)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file as a whole."""
+    write_file(path, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def clear_run(run: Path) -> None:

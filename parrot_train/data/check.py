@@ -4,15 +4,13 @@ No sample is ever replaced by another. Either all records are good, or the run r
 ``--max-bad-fraction`` leaves the bad ones out by rule and a report names each of them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from parrot_runtime.errors import InputError
-from parrot_runtime.publish import write_file
 from parrot_train.data.cache import ImageStore, TokenStore
 from parrot_train.data.collator import Samples
 from parrot_train.data.records import Problem
@@ -59,16 +57,15 @@ def find_problems(samples: Samples, store: TokenStore, images: ImageStore) -> li
     return sorted(store.problems + found, key=lambda problem: problem.row)
 
 
-def judge(problems: Sequence[Problem], total: int, *, max_bad_fraction: float, report: Path) -> None:
+def judge(problems: Sequence[Problem], total: int, *, max_bad_fraction: float) -> dict[str, Any] | None:
     """Raise BadRecordsError when more than ``max_bad_fraction`` of ``total`` are bad; else report those skipped."""
     if not problems:
-        return
+        return None
     if len(problems) > max_bad_fraction * total or len(problems) == total:
         raise BadRecordsError(problems, total, max_bad_fraction)
-    skipped = {
+    return {
         "records": total,
         "skipped": len(problems),
         "max_bad_fraction": max_bad_fraction,
         "problems": [asdict(problem) for problem in problems],
     }
-    write_file(report, (json.dumps(skipped, ensure_ascii=False, indent=1) + "\n").encode())

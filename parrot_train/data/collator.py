@@ -139,8 +139,14 @@ class Conversations(Dataset):
         if self._stores[0][1].pixels is None:
             return torch.from_numpy(np.stack([self._decode(self._stores[part][1].paths[row]) for part, row in images]))
         pixels = np.stack([self._stores[part][1].pixels[row] for part, row in images])
-        # The operations of the runtime's preprocess, in its order and in its float64: bit-equal to it.
-        return torch.from_numpy(pixels).double().div_(255.0).sub_(self._mean).div_(self._std).float()
+        return self.normalise(torch.from_numpy(pixels))
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``uint8[N, 3, S, S]`` to ``float32[N, 3, S, S]``.
+
+        The operations of the runtime's preprocess, in its order and in its float64: bit-equal to it.
+        """
+        return pixels.double().div_(255.0).sub_(self._mean).div_(self._std).float()
 
     def _decode(self, path: Path) -> np.ndarray:
         try:

@@ -28,17 +28,17 @@ def worker_count(data: DataConfig) -> int:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The samples of a stage and what ``run.json`` says about their origin."""
+    """The samples of a stage, what ``run.json`` says of their origin, and the report on records left out, if any."""
 
     conversations: Conversations
     sources: list[dict[str, Any]]
-    skipped: int
+    report: dict[str, Any] | None
 
 
 def prepare(
-    files: Sequence[Path], data: DataConfig, *, tokenizer: Path, recipe: ImageRecipe, image_tokens: int, report: Path
+    files: Sequence[Path], data: DataConfig, *, tokenizer: Path, recipe: ImageRecipe, image_tokens: int, fallback: Path
 ) -> Prepared:
-    """Read, tokenise and check all ``files``; ``report`` names the file for records left out by rule.
+    """Read, tokenise and check all ``files``; caches go to ``fallback`` where a file's folder cannot be written.
 
     Raises InputError for an unusable file and BadRecordsError, with all problems of all files, for bad records.
     """
@@ -49,7 +49,7 @@ def prepare(
     sources: list[dict[str, Any]] = []
     total = 0
     for path in dict.fromkeys(files):
-        store = token_store(path, tokenizer, image_tokens=image_tokens, workers=workers, fallback=report.parent)
+        store = token_store(path, tokenizer, image_tokens=image_tokens, workers=workers, fallback=fallback)
         root = Path(data.image_folder) if data.image_folder else path.parent
         keep = data.image_cache != "none"
         images = image_store(store.folder, store.images, root, recipe, keep_pixels=keep, workers=workers)
@@ -64,5 +64,5 @@ def prepare(
         total += records
     if not total:
         raise InputError("no data files are given; name LLaVA JSON files with --data")
-    judge(problems, total, max_bad_fraction=data.max_bad_fraction, report=report)
-    return Prepared(conversations, sources, len(problems))
+    report = judge(problems, total, max_bad_fraction=data.max_bad_fraction)
+    return Prepared(conversations, sources, report)

@@ -32,7 +32,7 @@ def ready(backbones, tmp_path):
             tokenizer=backbones.tokenizer,
             recipe=RECIPE,
             image_tokens=IMAGE_TOKENS,
-            report=tmp_path / "skipped.json",
+            fallback=tmp_path,
         )
 
     return call
@@ -130,7 +130,7 @@ def bad_records(data):
     return path
 
 
-def test_all_bad_records_are_listed_together(data, ready, tmp_path):
+def test_all_bad_records_are_listed_together(data, ready):
     path = bad_records(data)
     with pytest.raises(BadRecordsError) as caught:
         ready(path)
@@ -142,20 +142,18 @@ def test_all_bad_records_are_listed_together(data, ready, tmp_path):
     ):
         assert f"{path}[{row}] (id r{row})" in line
         assert words in line
-    assert not (tmp_path / "skipped.json").exists()
     assert caught.value.exit_code == 2
 
 
-def test_bad_records_are_left_out_by_rule_and_reported(data, ready, tmp_path):
+def test_bad_records_are_left_out_by_rule_and_reported(data, ready):
     path = bad_records(data)
     with pytest.raises(BadRecordsError):
         ready(path, max_bad_fraction=0.24)
     prepared = ready(path, max_bad_fraction=0.25)
     kept = [prepared.conversations.describe(number) for number in range(len(prepared.conversations))]
     assert kept == [f"{path}[{row}]" for row in range(20) if row not in (1, 3, 5, 8, 11)]
-    report = json.loads((tmp_path / "skipped.json").read_text())
-    assert [problem["row"] for problem in report["problems"]] == [1, 3, 5, 8, 11]
-    assert (report["records"], report["skipped"], prepared.skipped) == (20, 5, 5)
+    assert [problem["row"] for problem in prepared.report["problems"]] == [1, 3, 5, 8, 11]
+    assert (prepared.report["records"], prepared.report["skipped"]) == (20, 5)
 
 
 def test_fifty_are_shown_and_the_rest_counted(data, ready):

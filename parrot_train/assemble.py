@@ -1,0 +1,194 @@
+"""Put a model together for a stage, and put beside a trained one what a reader of it needs."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from parrot_runtime.errors import InputError
+from parrot_runtime.image import ImageRecipe
+from parrot_runtime.prompt import SYSTEM_PROMPT
+from parrot_train.checkpoint import RECIPE_FILE, load_checkpoint, read_run
+from parrot_train.config import PACKAGE_NANO, TrainConfig
+
+if TYPE_CHECKING:
+    from parrot_train.data.cache import ImageStore
+    from parrot_train.data.collator import Conversations
+    from parrot_train.model import ParrotForConditionalGeneration
+
+_FEATURE_BATCH = 64
+
+
+def check_source(run: Path) -> None:
+    """Raise InputError unless ``run`` is a finished stage 1."""
+    note = read_run(run)
+    if note is None or note.get("status") != "finished" or note.get("stage") != 1:
+        found = "there is none" if note is None else f"its {note.get('stage')} is {note.get('status')}"
+        raise InputError(
+            f"{run}: stage 2 starts from a finished stage 1, but {found}; run `parrot-train stage1` first, or name one "
+            "with --from"
+        )
+
+
+def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration", Path, dict[str, Any]]:
+    """Stage 1's model: the two backbones and a new projector between them, no mixture.
+
+    Returns the model (float32), the tokenizer file, and what ``run.json`` says about the origin.
+    """
+    from transformers import CLIPVisionModel, Qwen2ForCausalLM
+
+    from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
+
+    vision = _load(CLIPVisionModel, config.backbones.vision, "vision")
+    llm = _load(Qwen2ForCausalLM, config.backbones.llm, "llm")
+    settings = ParrotConfig(vision_config=vision.config.to_dict(), text_config=llm.config.to_dict(), num_experts=0)
+    model = ParrotForConditionalGeneration(settings)
+    weights = {f"model.vision_tower.{name}": weight for name, weight in vision.state_dict().items()}
+    for name, weight in llm.state_dict().items():
+        weights[name if name.startswith("lm_head.") else name.replace("model.", "model.language_model.", 1)] = weight
+    known = model.state_dict().keys()
+    # The vision encoder's layers after the one whose features are used are not part of Parrot.
+    result = model.load_state_dict({name: weight for name, weight in weights.items() if name in known}, strict=False)
+    missing = [name for name in result.missing_keys if "multi_modal_projector" not in name]
+    if missing:
+        raise InputError(f"the backbones lack {len(missing)} weights, the first is {missing[0]}; give complete ones")
+    tokenizer = _tokenizer(config.backbones.llm, model)
+    origin = {
+        "vision": str(_folder(config.backbones.vision, "vision")),
+        "llm": str(_folder(config.backbones.llm, "llm")),
+        "sha256": weights_hash(model),
+    }
+    return model, tokenizer, origin
+
+
+def from_stage1(config: TrainConfig, run: Path) -> tuple["ParrotForConditionalGeneration", Path, dict[str, Any]]:
+    """Stage 2's model: stage 1's with a mixture of new, random experts (none with ``model.experts`` 0).
+
+    Returns the model (float32), the tokenizer file, and what ``run.json`` says about the origin.
+    """
+    from parrot_train.model.moe import with_experts
+
+    model = load_checkpoint(run)
+    origin = {"run": str(run), "sha256": weights_hash(model)}
+    if config.model.experts:
+        model = with_experts(
+            model,
+            config.model.experts,
+            config.model.expert_kind,
+            expert_intermediate_size=config.model.expert_intermediate_size,
+            residual=config.model.residual,
+            alpha=config.model.alpha,
+            seed=config.stage2.seed,
+        )
+    return model, run / "tokenizer.json", origin
+
+
+def image_recipe(model: "ParrotForConditionalGeneration") -> ImageRecipe:
+    """How images are made ready for the model's vision encoder: CLIP's numbers at its size."""
+    return ImageRecipe.clip(model.config.vision_config.image_size)
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def cache_features(model: "ParrotForConditionalGeneration", conversations: "Conversations") -> None:
+    """Run the frozen vision encoder once over all images and let the batches carry its output.
+
+    The output, ``float16[images, P, C]`` after no projector, is a memory-mapped file beside the pixels, named after the
+    encoder's weights and the images.
+    """
+    key = weights_hash(model.model.vision_tower)[:12]
+
+    def compute(images: "ImageStore", folder: Path) -> np.ndarray:
+        path = folder / f"features-{images.key}-{key}.npy"
+        if not path.is_file():
+            beside = path.with_suffix(f".{os.getpid()}.partial")
+            try:
+                _encode_all(model, conversations, images.pixels, beside)
+                os.replace(beside, path)
+            finally:
+                beside.unlink(missing_ok=True)
+        return np.load(path, mmap_mode="r")
+
+    conversations.use_features(compute)
+
+
+def _encode_all(model: Any, conversations: "Conversations", pixels: np.ndarray, path: Path) -> None:
+    config = model.config
+    shape = (len(pixels), config.image_tokens, config.vision_config.hidden_size)
+    if not len(pixels):
+        with path.open("wb") as file:  # a name would get another .npy
+            np.save(file, np.zeros(shape, np.float16))
+        return
+    features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    for start in tqdm(range(0, len(pixels), _FEATURE_BATCH), desc="image features", disable=None, leave=False):
+        batch = conversations.normalise(torch.from_numpy(pixels[start : start + _FEATURE_BATCH]))
+        encoded = model.model.get_vision_features(batch.to(model.device))
+        features[start : start + len(batch)] = encoded.float().cpu().numpy()
+    features.flush()
+
+
+def _folder(source: str, part: str) -> str | Path:
+    """Where a backbone lies: a folder of the package, a folder, or a hub name that transformers resolves."""
+    if source != PACKAGE_NANO:
+        return Path(source) if Path(source).is_dir() else source
+    folder = Path(str(resources.files("parrot_train.nano"))) / "weights" / part
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder}: the package's nano backbones are not there; run `parrot-train nano backbones` first"
+        )
+    return folder
+
+
+def _load(kind: Any, source: str, part: str) -> Any:
+    try:
+        return kind.from_pretrained(_folder(source, part), dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"backbones.{part}={source}: cannot be loaded as {kind.__name__} ({reason})") from error
+
+
+def _tokenizer(source: str, model: "ParrotForConditionalGeneration") -> Path:
+    """The language model's tokenizer.json. Raises InputError when it has more tokens than the model has rows."""
+    folder = _folder(source, "llm")
+    if not isinstance(folder, Path):
+        from huggingface_hub import hf_hub_download
+
+        folder = Path(hf_hub_download(folder, "tokenizer.json")).parent
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; the language model's folder needs its tokenizer.json")
+    tokens, rows = Tokenizer.from_file(str(path)).get_vocab_size(), model.config.text_config.vocab_size
+    if tokens > rows:
+        raise InputError(
+            f"{path}: {tokens} tokens, but the language model has {rows} rows; give the matching tokenizer"
+        )
+    return path
+
+
+def save_companions(folder: Path, model: "ParrotForConditionalGeneration", tokenizer: Path, note: dict) -> None:
+    """Put tokenizer and recipe (image, prompt, how it was trained) beside the weights in ``folder``."""
+    shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    training = {name: note[name] for name in ("stage", "config", "from", "data", "samples", "languages", "settings")}
+    recipe = {
+        "image": asdict(image_recipe(model)),
+        "prompt": {"system": SYSTEM_PROMPT, "image_first": True},
+        "training": training | {"versions": note["versions"]},
+    }
+    (folder / RECIPE_FILE).write_text(json.dumps(recipe, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

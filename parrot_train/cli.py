@@ -1,0 +1,156 @@
+"""``parrot-train``: the two stages, their configuration, and the nano world they are shown on."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parrot_runtime.command import ParrotGroup, verbose_option
+
+
+@click.group(cls=ParrotGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@verbose_option
+def main() -> None:
+    """Train Parrot: stage 1 aligns images with the language model, stage 2 teaches six languages.
+
+    \b
+    parrot-train stage1
+    parrot-train stage2
+    """
+    # One library opens the tokenizer's thread pool, another forks: the tokenizers then warn at every start.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _stage_options(function: Any) -> Any:
+    options = (
+        click.option(
+            "--config", "config_name", default="nano", show_default=True, metavar="NAME|FILE", help="Settings."
+        ),
+        click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting."),
+        click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder [runs/<config>/<stage>]."),
+        click.option("--data", multiple=True, metavar="FILE", help="LLaVA JSON instead of the configured; repeatable."),
+        click.option("--resume", is_flag=True, help="Go on from the last good checkpoint."),
+        click.option("--force", is_flag=True, help="Replace the run that the folder holds."),
+        click.option("--max-bad-fraction", type=float, metavar="F", help="Leave out up to this share of bad records."),
+        click.option("--json", "as_json", is_flag=True, help="Print run.json of the finished run."),
+        verbose_option,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@main.command()
+@_stage_options
+def stage1(**options: Any) -> None:
+    """Stage 1, modality alignment: train the projector on captions.
+
+    Example: parrot-train stage1 --set stage1.epochs=2 -o runs/longer/stage1
+    """
+    _run(1, **options)
+
+
+@main.command()
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Stage 1 run [runs/<config>/stage1].")
+@_stage_options
+def stage2(**options: Any) -> None:
+    """Stage 2, multilingual instruction tuning: train projector, experts and language model.
+
+    Example: parrot-train stage2 --data my.json --from runs/nano/stage1 -o runs/mine/stage2
+    """
+    _run(2, **options)
+
+
+def _run(
+    stage: int,
+    *,
+    config_name: str,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    data: tuple[str, ...],
+    resume: bool,
+    force: bool,
+    max_bad_fraction: float | None,
+    as_json: bool,
+    source: Path | None = None,
+) -> None:
+    from parrot_train.config import load_config
+
+    if resume and force:
+        raise click.UsageError("--resume goes on with the run, --force replaces it; give one of the two")
+    if data:
+        overrides += (f"data.stage{stage}={json.dumps(data)}",)
+    if max_bad_fraction is not None:
+        overrides += (f"data.max_bad_fraction={max_bad_fraction}",)
+    config = load_config(config_name, overrides)
+
+    from parrot_train.stages import StageRequest, run_stage
+
+    request = StageRequest(stage, config, output=output, source=source, resume=resume, force=force)
+    result = run_stage(request)
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False))
+        return
+    click.echo(
+        f"{request.run}: stage {stage} finished, {result['steps']} steps in {result['seconds']:.0f} s, "
+        f"mean loss {result['loss']:.3f}"
+    )
+
+
+@main.command("config")
+@click.argument("name", default="nano")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
+@verbose_option
+def show_config(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print a whole configuration, every setting with its meaning.
+
+    Example: parrot-train config nano --set stage2.epochs=2 > mine.yaml
+    """
+    from parrot_train.config import load_config, to_mapping, to_yaml
+
+    config = load_config(name, overrides)
+    click.echo(json.dumps(to_mapping(config), ensure_ascii=False) if as_json else to_yaml(config), nl=as_json)
+
+
+@main.group(cls=ParrotGroup)
+def nano() -> None:
+    """The nano world: pictures drawn by code, and small backbones to look at them."""
+
+
+@nano.command("data")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [data.nano_folder of the configuration].")
+@click.option("--config", "config_name", default="nano", show_default=True, metavar="NAME|FILE", help="Settings.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting.")
+@click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
+@verbose_option
+def nano_data(output: Path | None, config_name: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Draw the pictures and write their questions and answers.
+
+    Example: parrot-train nano data -o data/nano
+    """
+    from parrot_train.config import load_config
+    from parrot_train.nano.write import ensure_data
+
+    config = load_config(config_name, overrides)
+    files = ensure_data(output or Path(config.data.nano_folder), config.nano)
+    if as_json:
+        click.echo(json.dumps({name: str(path) for name, path in files.items()}))
+        return
+    for name, path in files.items():
+        click.echo(f"{name}: {path}")
+
+
+@nano.command("backbones")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [weights/ inside the package].")
+@verbose_option
+def nano_backbones(output: Path | None) -> None:
+    """Pretrain the small vision encoder and the small language model that the package ships.
+
+    Example: parrot-train nano backbones -o weights
+    """
+    from parrot_train.nano.backbones import make_backbones
+
+    make_backbones(output)
