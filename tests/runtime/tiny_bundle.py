@@ -63,7 +63,7 @@ def tiny_tokenizer() -> Tokenizer:
 class TinyModel:
     """Random weights, and the forward pass in float64; ``weights`` hold the float32 values the graphs hold.
 
-    A ``talkative`` model's control tokens have no weight in the head, so it goes on until its limit.
+    A ``talkative`` model never chooses a control token, so it goes on until its limit; another stops sooner or later.
     """
 
     dims: ModelDims = DIMS
@@ -108,8 +108,7 @@ class TinyModel:
                 self.weights[f"{layer}.{part}"] = rng.uniform(0.5, 1.5, width).astype(np.float32)
         self.weights["norm"] = rng.uniform(0.5, 1.5, width).astype(np.float32)
         draw("head", width, d.vocab_size, scale=4)
-        if self.talkative:
-            self.weights["head"][:, 256 + len(MERGES) : 259 + len(MERGES)] = 0
+        self.weights["head"][:, 256 + len(MERGES) : 259 + len(MERGES)] *= 0 if self.talkative else 2
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.weights[name].astype(np.float64)
