@@ -204,10 +204,11 @@ def test_a_batch_is_the_same_answers_in_order(parrot, picture, other_picture, sl
 def test_a_batch_of_answers_of_different_lengths(tmp_path, picture):
     parrot = Parrot.load(write_bundle(tmp_path / "b", TinyModel(seed=3, talkative=False)), threads=1)
     questions = [(picture if number % 3 else None, "x" * number) for number in range(1, 30)]
-    expected = [parrot.ask(*question, max_new_tokens=25) for question in questions]
+    expected = [parrot.ask(*question, max_new_tokens=12) for question in questions]
     lengths = {len(answer.token_ids) for answer in expected}
-    assert {0, 1, 2, 25} < lengths  # slots are freed at once, after a step, and by the limit
-    answers = parrot.ask_batch(questions, slots=4, max_new_tokens=25)
+    # Slots are freed at once, after a step, and by the limit.
+    assert {0, 1, 2, 12} <= lengths
+    answers = parrot.ask_batch(questions, slots=4, max_new_tokens=12)
     assert [(a.token_ids, a.finish) for a in answers] == [(a.token_ids, a.finish) for a in expected]
 
 
