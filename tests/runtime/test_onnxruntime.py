@@ -169,15 +169,28 @@ def test_an_operator_nobody_knows_is_refused(copy):
     _refused(copy, r"encoder\.onnx: onnxruntime cannot load this graph")
 
 
-@pytest.mark.parametrize("location", ["../outside.bin", "/etc/hostname"])
-def test_data_outside_the_bundle_is_refused(copy, location):
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        {"location": "../outside.bin"},
+        {"location": "/etc/hostname"},
+        {"location": "missing.bin"},
+        {"location": "data.bin", "offset": "-8"},
+        {"location": "data.bin", "offset": "99999"},
+        {"location": "data.bin", "offset": "100", "length": "4096"},
+        {"location": "data.bin", "length": "40960000000"},
+    ],
+)
+def test_data_that_is_not_in_the_bundle_is_refused(copy, pointer):
     (copy / "../outside.bin").write_bytes(b"\0" * 100_000)
+    (copy / "vision_moe/data.bin").write_bytes(b"\0" * 4096)
     path = copy / "vision_moe/encoder.onnx"
     proto = onnx.load(path)
     tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == "project")
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.append(onnx.StringStringEntryProto(key="location", value=location))
+    for key, value in pointer.items():
+        tensor.external_data.append(onnx.StringStringEntryProto(key=key, value=value))
     path.write_bytes(proto.SerializeToString())
     edit_manifest(copy)
     _refused(copy, r"encoder\.onnx: ")

@@ -1,0 +1,265 @@
+"""``parrot-run`` as a person uses it."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from parrot_runtime.cli import main
+from parrot_runtime.run import sort_arguments
+
+SHORT = ("--max-new-tokens", "6", "--threads", "1")
+
+
+@pytest.fixture
+def desk(bundle, picture, tmp_path, monkeypatch):
+    """A working folder with ``bundles/tiny`` and two pictures."""
+    shutil.copytree(bundle, tmp_path / "bundles/tiny")
+    picture.save(tmp_path / "red.png")
+    Image.new("RGB", (9, 9), (0, 0, 200)).save(tmp_path / "mavi göl.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _run(*arguments, stdin=None):
+    return CliRunner().invoke(main, [*SHORT, *arguments], input=stdin)
+
+
+def _refused(message, *arguments, stdin=None):
+    result = _run(*arguments, stdin=stdin)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("main: ")
+
+
+def _png(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# -- what is a picture, what is a question ----------------------------------------------------------------------------
+
+
+PICTURES = (
+    *("red.png", "mavi göl.jpg", "-", "nope.jpg", "nope.JPEG", "drawing.svg", "phone.heic", "bundles"),
+    *("./nope", "../x", "/no/pe", "~/x", "https://example.org/a"),
+)
+QUESTIONS = (
+    *("What?", "Görselde ne var?", "这是什么？", "ما هذا؟", "nope", "a/b?", "/ what is this", "e.g. what"),
+    *("x" * 5000, "a\0b", "", " ", "\n", "\udcff"),
+)
+
+
+@pytest.mark.parametrize("argument", PICTURES)
+def test_pictures(desk, argument):
+    assert sort_arguments([argument]) == ([argument], [])
+
+
+@pytest.mark.parametrize("argument", QUESTIONS)
+def test_questions(desk, argument):
+    assert sort_arguments([argument]) == ([], [argument])
+
+
+def test_order_is_kept(desk):
+    assert sort_arguments(["b?", "red.png", "a?", "nope.png"]) == (["red.png", "nope.png"], ["b?", "a?"])
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_on_stdout_and_the_bundle_on_stderr(desk, parrot):
+    result = _run("red.png", "Görselde ne var?")
+    assert result.exit_code == 0
+    assert result.stdout == parrot.ask("red.png", "Görselde ne var?", max_new_tokens=6).text + "\n"
+    assert result.stderr == "parrot-run: using bundles/tiny, the newest under bundles/\n"
+
+
+def test_a_named_bundle_is_not_announced(desk):
+    result = _run("red.png", "?", "--bundle", "bundles/tiny")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_the_bundles_passed_over_are_named(desk):
+    shutil.copytree("bundles/tiny", "bundles/newer")
+    (desk / "bundles/newer/parrot.json").write_text("{}")
+    result = _run("red.png", "?")
+    assert result.exit_code == 0
+    first, second = result.stderr.splitlines()
+    assert first.startswith("parrot-run: passed over bundles/newer/parrot.json: schema_version is None")
+    assert second == "parrot-run: using bundles/tiny, the newest under bundles/"
+
+
+def test_every_question_about_all_pictures(desk, parrot):
+    images = ["red.png", "mavi göl.jpg"]
+    result = _run("red.png", "one?", "mavi göl.jpg", "two?")
+    expected = [parrot.ask(images, question, max_new_tokens=6).text for question in ("one?", "two?")]
+    assert result.stdout == "".join(f"{text}\n" for text in expected)
+    assert result.stderr.splitlines()[1:] == ["» one?", "» two?"]
+
+
+def test_json(desk, parrot):
+    result = _run("--json", "--bundle", "bundles/tiny", "red.png", "mavi göl.jpg", "one?", "iki?")
+    assert result.stderr == ""
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    for record, question in zip(records, ("one?", "iki?"), strict=True):
+        answer = parrot.ask(["red.png", "mavi göl.jpg"], question, max_new_tokens=6)
+        assert record["question"] == question
+        assert record["answer"] == answer.text
+        assert record["images"] == ["red.png", "mavi göl.jpg"]
+        assert record["bundle"] == "bundles/tiny"
+        assert record["tokens"]["new"] == 6
+        assert [len(shares) for shares in record["routing"]] == [6, 6]
+    assert records[0]["timings"]["image_ms"] > records[1]["timings"]["image_ms"]
+
+
+def test_stats(desk):
+    result = _run("--stats", "--bundle", "bundles/tiny", "red.png", "one?")
+    words = [line.split()[0] for line in result.stderr.splitlines()]
+    assert words == ["load", "image", "experts", "prefill", "decode", "first", "routing", "red.png"]
+
+
+def test_a_picture_on_stdin(desk, parrot, picture):
+    result = _run("-", "one?", stdin=_png(picture))
+    assert result.stdout == parrot.ask(picture, "one?", max_new_tokens=6).text + "\n"
+    assert json.loads(_run("--json", "-", "one?", stdin=_png(picture)).stdout)["images"] == ["stdin"]
+
+
+def test_questions_from_stdin_and_from_a_file(desk):
+    expected = _run("red.png", "one?", "iki?").stdout
+    assert _run("red.png", "-q", "-", stdin="one?\n\n  \niki?\n").stdout == expected
+    (desk / "q.txt").write_text("\ufeffone?\r\niki?", encoding="utf-8")
+    assert _run("red.png", "--questions", "q.txt").stdout == expected
+    assert _run("-i", "red.png", "-q", "one?", "-q", "iki?").stdout == expected
+
+
+def test_options_leave_no_doubt(desk, parrot, picture):
+    shutil.copy("red.png", "what is this")
+    assert _run("-i", "what is this", "-q", "red.png").stdout == (
+        parrot.ask(picture, "red.png", max_new_tokens=6).text + "\n"
+    )
+
+
+def test_without_a_picture_on_purpose(desk, parrot):
+    assert _run("--text-only", "one?").stdout == parrot.ask(None, "one?", max_new_tokens=6).text + "\n"
+
+
+def test_sampling_options_arrive(desk):
+    hot = ("--temperature", "2", "--top-p", "0.9", "--repetition-penalty", "1.2")
+    answers = [_run("red.png", "one?", *hot, "--seed", seed).stdout for seed in "112"]
+    assert answers[0] == answers[1] != answers[2]
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_refusals(desk):
+    (desk / "text.txt").write_text("hello, this is a text")
+    (desk / "latin.txt").write_bytes(b"ne \xe7ok?\n")
+    (desk / "empty.txt").touch()
+    _refused("nope.jpg: there is no such picture", "nope.jpg", "one?")
+    _refused("text.txt: this is text, not a picture", "text.txt", "one?")
+    _refused("empty.txt: the file is empty", "empty.txt", "one?")
+    _refused("bundles: this is a folder", "bundles", "one?")
+    _refused("no question was given", "red.png")
+    _refused("no question was given")
+    _refused("no picture was given; name one before the question, or say --text-only", "one?")
+    _refused("red.png was given together with --text-only", "--text-only", "red.png", "one?")
+    _refused("the question is empty", "red.png", "")
+    _refused("the question is empty", "red.png", "one?", "-q", " ")
+    _refused("lone surrogate U+DCFF", "red.png", "\udcff")
+    _refused("stdin can be read once", "-", "-q", "-", stdin="")
+    _refused("stdin: the file is empty", "-", "one?", stdin="")
+    _refused("stdin: holds no question", "red.png", "-q", "-", stdin="\n \n")
+    _refused("latin.txt: the questions are not UTF-8 (byte 3)", "red.png", "--questions", "latin.txt")
+    _refused("nope.txt: the questions cannot be read", "red.png", "--questions", "nope.txt")
+    _refused("1,189 pixels, the limit is 1,000", "red.png", "one?", "--max-pixels", "1000")
+    _refused("temperature is -1.0; expected 0", "red.png", "one?", "--temperature", "-1")
+    _refused("max_new_tokens is 0", "--bundle", "bundles/tiny", "red.png", "one?", "--max-new-tokens", "0")
+    _refused("nope: there is no such bundle folder", "red.png", "one?", "--bundle", "nope")
+    _refused("room for 255", "--bundle", "bundles/tiny", "red.png", "long " * 100)
+
+
+def test_no_bundle_anywhere(desk, monkeypatch):
+    monkeypatch.setattr("parrot_runtime.bundles.find_bundle.__defaults__", (desk / "none", desk / "none"))
+    _refused("no bundle to run", "red.png", "one?")
+
+
+def test_an_altered_bundle(desk):
+    with open("bundles/tiny/tokenizer.json", "a") as file:
+        file.write(" ")
+    _refused("tokenizer.json: ", "--bundle", "bundles/tiny", "red.png", "one?")
+
+
+def test_verbose_shows_where_it_came_from_and_keeps_the_exit_code(desk):
+    result = _run("nope.jpg", "one?", "-v")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("main: nope.jpg: there is no such picture")
+
+
+# -- real processes ---------------------------------------------------------------------------------------------------
+
+_PROGRAM = [sys.executable, "-c", "from parrot_runtime.cli import main; main(prog_name='parrot-run')"]
+
+
+def _process(*arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    command = [*_PROGRAM, *SHORT, *arguments]
+    return subprocess.run(command, capture_output=True, check=False, timeout=120, env=environment, **options)
+
+
+def test_a_file_name_that_is_not_utf_8(desk):
+    name = b"raw-\xff.png"
+    shutil.copy(b"red.png", name)
+    done = _process(name, "one?", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["images"] == ["raw-\\xff.png"]
+    os.remove(name)
+    done = _process(name, "one?")
+    assert done.returncode == 2
+    assert done.stderr == b"parrot-run: raw-\\xff.png: there is no such picture; check the path\n"
+
+
+def test_a_locale_that_knows_no_unicode(desk, parrot):
+    done = _process("red.png", "Görselde ne var?", env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    assert done.returncode == 0
+    expected = parrot.ask("red.png", "Görselde ne var?", max_new_tokens=6).text
+    assert done.stdout.decode("utf-8") == expected + "\n"
+
+
+def test_a_reader_that_leaves(desk):
+    command = [*_PROGRAM, "--threads", "1", "red.png", *["one?"] * 200]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+        process.wait(60)
+    assert "Traceback" not in errors
+    assert "BrokenPipe" not in errors
+
+
+def test_a_leading_dash(desk):
+    shutil.copy("red.png", "-red.png")
+    assert _process("--", "-red.png", "one?").stdout == _process("red.png", "one?").stdout != b""
+
+
+def test_a_terminal_is_not_waited_for(desk):
+    import pty
+
+    leader, follower = pty.openpty()
+    try:
+        done = _process("-", "one?", stdin=follower)
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert done.returncode == 2
+    assert b"a picture was expected on stdin, and stdin is a terminal" in done.stderr
