@@ -1,0 +1,56 @@
+"""``parrot-eval``: measure a model on a benchmark."""
+
+from pathlib import Path
+
+import click
+
+from parrot_runtime.command import ParrotCommand, verbose_option
+
+_EPILOG = "Example: parrot-eval nano --model bundles/nano-fp16 --languages tr,ar --limit 200"
+
+
+@click.command(cls=ParrotCommand, epilog=_EPILOG)
+@click.argument("benchmark")
+@click.option(
+    "--model",
+    "--bundle",
+    "model",
+    type=click.Path(path_type=Path),
+    help="The bundle to measure. [default: the one parrot-run takes]",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="The folder with the benchmark's TSV files. [default for nano: made under runs/nano/evaluation]",
+)
+@click.option("--languages", metavar="CODES", help="Some of en,zh,pt,ar,tr,ru. [default: all]")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="About N questions of each language.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Where answers and tables are kept; a run that was cut goes on from there.",
+)
+@click.option("--by-category", is_flag=True, help="Also one table per measure, by category.")
+@click.option(
+    "--instruction",
+    type=click.Choice(["own", "kit-group"]),
+    default="own",
+    show_default=True,
+    help="Ask for the letter in the question's language, or as VLMEvalKit's groups do: in English, but for Chinese.",
+)
+@click.option("--skip-missing-images", is_flag=True, help="Leave out rows without a picture, and say how many.")
+@click.option("--force", is_flag=True, help="Ask every question again.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@verbose_option
+def main(as_json: bool, by_category: bool, **options) -> None:
+    """Measure a model on BENCHMARK: nano, MMMB or MMBench_dev.
+
+    Prints accuracy per language with the number of questions and 95 % intervals. Answers are kept as they come: the
+    same command picks up a run that was cut.
+    """
+    from parrot_evaluation.measure import run_benchmark
+
+    click.echo(run_benchmark(as_json=as_json, by_category=by_category, **options), nl=False)

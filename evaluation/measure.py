@@ -1,0 +1,152 @@
+"""One run of ``parrot-eval``: files, model, answers, report.
+
+This is the one place of the room that imports ``parrot_train``, and only where nano's files are asked for and no folder
+is given: the held-out pictures are drawn, not stored.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from parrot_evaluation import tables
+from parrot_evaluation.benchmarks import Benchmark, find_benchmark, find_files
+from parrot_evaluation.journal import Journal
+from parrot_evaluation.models import Model, open_bundle
+from parrot_evaluation.prompts import Instruction
+from parrot_evaluation.report import Report, build, sample_data, to_data
+from parrot_evaluation.runner import Progress, evaluate
+from parrot_evaluation.scoring import Sample
+from parrot_evaluation.tsv import Table, read_tsv
+from parrot_runtime.errors import InputError
+from parrot_runtime.languages import CODES
+from parrot_runtime.publish import write_file
+from parrot_runtime.strict import nearest
+
+NANO_FOLDER = Path("runs/nano/evaluation")
+
+
+def run_benchmark(
+    *,
+    benchmark: str,
+    model: Path | None,
+    data: Path | None,
+    languages: str | None,
+    limit: int | None,
+    output: Path,
+    instruction: Instruction,
+    skip_missing_images: bool,
+    force: bool,
+    by_category: bool,
+    as_json: bool,
+) -> str:
+    """Measure and write ``answers.jsonl``, ``samples.jsonl``, ``report.json`` and ``report.md``; the report's text."""
+    chosen = find_benchmark(benchmark)
+    read = read_tables(chosen, data, parse_languages(languages, chosen), skip_missing_images=skip_missing_images)
+    opened = open_bundle(model or _default_bundle(), max_new_tokens=chosen.max_new_tokens)
+    folder = output / chosen.name / run_name(opened, chosen, instruction)
+    with Journal(folder / "answers.jsonl") as journal, _progress_bar() as progress:
+        if force:
+            journal.clear()
+        samples = evaluate(
+            chosen, read, opened.ask, journal=journal, limit=limit, instruction=instruction, progress=progress
+        )
+    settings = {
+        "instruction": instruction,
+        "limit": limit,
+        "max_new_tokens": chosen.max_new_tokens,
+        "model_fingerprint": opened.fingerprint,
+    }
+    report = build(chosen, read, samples, model=opened.name, settings=settings)
+    text = write_report(folder, report, samples)
+    click.echo(f"parrot-eval: kept in {folder}", err=True)
+    return text if as_json else tables.markdown(report, by_category=by_category)
+
+
+def parse_languages(text: str | None, benchmark: Benchmark) -> tuple[str, ...]:
+    """``"tr, ar"`` → codes in the project's order; None → all of the benchmark's. Raises InputError."""
+    if text is None:
+        return benchmark.languages
+    wanted = [code for code in re.split(r"[,\s]+", text.lower()) if code]
+    for code in wanted:
+        if code not in benchmark.languages:
+            known = ", ".join(benchmark.languages)
+            raise InputError(f"--languages: '{code}' is none of {known}{nearest(code, benchmark.languages)}")
+    if not wanted:
+        raise InputError("--languages: no language given; expected some of " + ", ".join(benchmark.languages))
+    return tuple(code for code in CODES if code in wanted)
+
+
+def read_tables(
+    benchmark: Benchmark, folder: Path | None, languages: tuple[str, ...], *, skip_missing_images: bool = False
+) -> list[Table]:
+    """The tables of ``languages`` from ``folder``; nano's are made where no folder is given. Raises InputError."""
+    if folder is not None:
+        files = find_files(benchmark, folder, languages)
+    elif benchmark.name == "nano":
+        files = _nano_files()
+    else:
+        raise InputError(
+            f"{benchmark.title} is not shipped ({benchmark.licence}); get its TSV files from {benchmark.source} "
+            "and give their folder with --data"
+        )
+    return [read_tsv(files[code], language=code, skip_missing_images=skip_missing_images) for code in languages]
+
+
+def _nano_files() -> dict[str, Path]:
+    try:
+        from parrot_train.nano.write import ensure_evaluation
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"drawing nano's held-out pictures needs {error.name}; install parrot-edge[train], "
+            "or give a folder with nano's TSV files with --data"
+        ) from error
+    if not NANO_FOLDER.exists():
+        click.echo(f"parrot-eval: drawing nano's held-out pictures under {NANO_FOLDER}", err=True)
+    return ensure_evaluation(NANO_FOLDER)
+
+
+def _default_bundle() -> Path:
+    from parrot_runtime.bundles import find_bundle
+
+    folder = find_bundle().folder
+    click.echo(f"parrot-eval: measuring {folder}", err=True)
+    return folder
+
+
+def run_name(model: Model, benchmark: Benchmark, instruction: Instruction) -> str:
+    """The folder of a run: the model's name and a hash of all that could change an answer but the question itself."""
+    parts = (model.fingerprint, benchmark.name, instruction, benchmark.max_new_tokens)
+    key = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:12]
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', model.name).strip('-.') or 'model'}-{key}"
+
+
+def write_report(folder: Path, report: Report, samples: list[Sample]) -> str:
+    """Write ``report.json``, ``report.md`` and ``samples.jsonl`` into ``folder``; the text of the first."""
+    text = json.dumps(to_data(report), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    lines = (json.dumps(sample_data(sample), ensure_ascii=False) + "\n" for sample in samples)
+    write_file(folder / "samples.jsonl", "".join(lines).encode("utf-8", "backslashreplace"))
+    document = f"{tables.markdown(report, by_category=True)}\n{tables.disagreements(report)}"
+    write_file(folder / "report.md", document.encode("utf-8", "backslashreplace"))
+    write_file(folder / "report.json", text.encode())
+    return text
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """A bar on stderr where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with click.progressbar(length=1, label="answering", show_pos=True, file=sys.stderr) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield show

@@ -1,0 +1,140 @@
+"""Reports as Markdown that a terminal shows well: columns are aligned, Chinese counted as double width."""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from parrot_evaluation.benchmarks import Measure
+from parrot_evaluation.report import Report
+from parrot_evaluation.scoring import Cell
+from parrot_runtime.languages import BY_CODE
+
+_NOTHING = "–"
+_SHOWN_DISAGREEMENTS = 20
+
+
+def markdown(report: Report, *, by_category: bool = False) -> str:
+    """The whole report: accuracies, intervals, what the columns mean, and with ``by_category`` a table per measure."""
+    measures = [m for m in report.benchmark.measures if any(report.find(m.name, code) for code in report.languages)]
+    parts = [
+        f"## {report.benchmark.title}: {report.model}",
+        "Per cent right, and of how many:",
+        _summary(report, measures, _share),
+        "95 % intervals (Wilson):",
+        _summary(report, measures, _interval),
+        _legend(report, measures),
+    ]
+    if by_category:
+        parts += _category_parts(report, measures)
+    return "\n\n".join(parts) + "\n"
+
+
+def disagreements(report: Report) -> str:
+    """The first answers that the two extractions read differently, as a Markdown table."""
+    header = ["language", "index", "right", "kit", "ours", "rule", "answer"]
+    rows = [
+        (s.row.language, s.row.index, s.row.answer, s.kit or _NOTHING, ours.letter or _NOTHING, ours.rule, s.response)
+        for s in report.disagreements[:_SHOWN_DISAGREEMENTS]
+        for ours in (s.extraction,)
+    ]
+    total = len(report.disagreements)
+    title = f"Answers that the two extractions read differently: {total}" + (
+        f"; the first {_SHOWN_DISAGREEMENTS}, all are in samples.jsonl:" if total > _SHOWN_DISAGREEMENTS else ""
+    )
+    return f"{title}\n\n{table(header, rows)}\n" if rows else f"{title}\n"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, first column to the left, the others to the right."""
+    cells = [[_plain(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(_width(row[column]) for row in cells)) for column in range(len(header))]
+    lines = [_line(row, widths) for row in cells]
+    ruler = (
+        "|" + "|".join("-" * (width + 1) + ("-" if column == 0 else ":") for column, width in enumerate(widths)) + "|"
+    )
+    return "\n".join([lines[0], ruler, *lines[1:]])
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        cell + " " * (width - _width(cell)) if column == 0 else " " * (width - _width(cell)) + cell
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "| " + " | ".join(padded) + " |"
+
+
+def _plain(text: str) -> str:
+    """One line that cannot break the table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _width(text: str) -> int:
+    """Columns in a terminal: wide East Asian characters take two, combining and invisible ones none."""
+    return sum(
+        0
+        if unicodedata.combining(c) or unicodedata.category(c) in ("Cf", "Mn")
+        else 2
+        if unicodedata.east_asian_width(c) in "WF"
+        else 1
+        for c in text
+    )
+
+
+def _share(cell: Cell | None) -> str:
+    return _NOTHING if cell is None or cell.value is None else f"{cell.value:.1f} ({cell.total})"
+
+
+def _interval(cell: Cell | None) -> str:
+    if cell is None or cell.interval is None:
+        return _NOTHING
+    low, high = cell.interval
+    return f"{low:.1f}–{high:.1f}"
+
+
+def _summary(report: Report, measures: Sequence[Measure], show: Callable[[Cell | None], str]) -> str:
+    rows = [
+        [f"{code} {BY_CODE[code].english_name}", *(show(report.find(m.name, code)) for m in measures)]
+        for code in report.languages
+    ]
+    if show is _share and len(report.languages) > 1:
+        spreads = [report.spreads.get(measure.name) for measure in measures]
+        rows.append(["spread, points", *(f"{spread.points:.1f}" if spread else _NOTHING for spread in spreads)])
+    return table(["language", *(measure.heading for measure in measures)], rows)
+
+
+def _legend(report: Report, measures: Sequence[Measure]) -> str:
+    lines = [f"- {measure.heading}: {measure.explanation}{_left_out(report, measure)}." for measure in measures]
+    lines.append("- spread: the best language less the worst.")
+    missing = sum(data["without_image"] for data in report.data.values())
+    if missing:
+        lines.append(f"- {missing} rows without a picture were left out.")
+    if report.benchmark.licence:
+        lines.append(f"- data: {report.benchmark.title}, {report.benchmark.licence}.")
+    return "\n".join(lines)
+
+
+def _left_out(report: Report, measure: Measure) -> str:
+    total = sum(cell.left_out for code in report.languages if (cell := report.find(measure.name, code)))
+    if not total:
+        return ""
+    return f"; {total} {'pictures without both questions' if measure.unit == 'pair' else 'answers'} left out"
+
+
+def _category_parts(report: Report, measures: Sequence[Measure]) -> list[str]:
+    parts = []
+    for level in ("l2-category", "category"):
+        for measure in measures:
+            if measure.judge == "kit":
+                continue
+            names = [name for name in report.groups(level) if _any(report, measure, level, name)]
+            rows = [
+                [name, *(_share(report.find(measure.name, code, level, name)) for code in report.languages)]
+                for name in names
+            ]
+            if rows:
+                parts += [f"### {measure.heading}, by {level}", table([level, *report.languages], rows)]
+    return parts
+
+
+def _any(report: Report, measure: Measure, level: str, name: str) -> bool:
+    found = (report.find(measure.name, code, level, name) for code in report.languages)
+    return any(cell is not None and cell.total for cell in found)

@@ -1,0 +1,85 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tsv_files import choice
+
+from parrot_evaluation.journal import Entry, Journal, fingerprint
+from parrot_evaluation.tsv import read_tsv
+from parrot_runtime.errors import InputError
+
+
+@pytest.fixture
+def rows(make_tsv):
+    return read_tsv(make_tsv("nano_tr.tsv", [choice(), choice(), choice()])).rows
+
+
+def entry(row, response: str, prompt: str = "q") -> Entry:
+    return Entry(row.language, row.index, fingerprint(row, prompt), response, "stop", (0.25, 0.75))
+
+
+def test_answers_come_back(tmp_path: Path, rows) -> None:
+    with Journal(tmp_path / "deep" / "answers.jsonl") as journal:
+        journal.add([entry(rows[0], "Kırmızı\n\u2028“أحمر” \ud800")])
+    with Journal(tmp_path / "deep" / "answers.jsonl") as journal:
+        assert journal.get(rows[1], "q") is None
+        found = journal.get(rows[0], "q")
+    # A lone surrogate has no place in a file: it is written as an escape.
+    assert found.response == "Kırmızı\n\u2028“أحمر” \ud800"
+    assert (found.finish, found.routing) == ("stop", (0.25, 0.75))
+
+
+def test_another_prompt_or_picture_is_another_question(tmp_path: Path, rows) -> None:
+    with Journal(tmp_path / "answers.jsonl") as journal:
+        journal.add([entry(rows[0], "A")])
+        assert journal.get(rows[0], "other") is None
+        assert journal.get(replace(rows[0], image_id="0" * 16), "q") is None
+        assert journal.get(rows[0], "q") is not None
+
+
+def test_every_cut_of_the_last_line_loses_that_line_only(tmp_path: Path, rows) -> None:
+    path = tmp_path / "answers.jsonl"
+    with Journal(path) as journal:
+        journal.add([entry(rows[0], "bir"), entry(rows[1], "şapka")])
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for cut in range(first, len(whole)):
+        path.write_bytes(whole[:cut])
+        with Journal(path) as journal:
+            assert journal.get(rows[0], "q").response == "bir"
+            assert journal.get(rows[1], "q") is None
+            journal.add([entry(rows[2], "son")])
+        assert [json.loads(line)["response"] for line in path.read_text("utf-8").splitlines()] == ["bir", "son"]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path, rows) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"language": "tr"}\n')
+    with pytest.raises(InputError, match=r"line 1: not an answer .* --force"), Journal(path):
+        pass
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match="line 1: not an answer"), Journal(path):
+        pass
+
+
+def test_a_later_answer_replaces_an_earlier_one(tmp_path: Path, rows) -> None:
+    path = tmp_path / "answers.jsonl"
+    with Journal(path) as journal:
+        journal.add([entry(rows[0], "old"), entry(rows[0], "new")])
+    with Journal(path) as journal:
+        assert journal.get(rows[0], "q").response == "new"
+        journal.clear()
+        assert journal.get(rows[0], "q") is None
+    assert path.read_bytes() == b""
+
+
+def test_two_runs_do_not_write_one_journal(tmp_path: Path) -> None:
+    with (
+        Journal(tmp_path / "answers.jsonl"),
+        pytest.raises(InputError, match="another parrot-eval"),
+        Journal(tmp_path / "answers.jsonl"),
+    ):
+        pass
+    with Journal(tmp_path / "answers.jsonl"):  # free again
+        pass
