@@ -22,20 +22,31 @@ def verbose_option(function: Callable) -> Callable:
 
 
 class _OneLineErrors:
-    """Mixed into click's command classes: a ParrotError becomes one line on stderr and its exit code."""
+    """Mixed into click's command classes: an error becomes one line on stderr and its exit code."""
 
     def invoke(self, context: click.Context) -> Any:
+        root = context.find_root()
+        verbose = root.meta.get("parrot.verbose", False)
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
             click.echo(err=True)
             sys.exit(130)
         except ParrotError as error:
-            if context.find_root().meta.get("parrot.verbose"):
+            if verbose:
                 click.echo(traceback.format_exc(), err=True, nl=False)
             message = " ".join(str(error).splitlines()) if not getattr(error, "keep_lines", False) else str(error)
-            click.echo(f"{context.find_root().info_name}: {message}", err=True)
+            click.echo(f"{root.info_name}: {message}", err=True)
             sys.exit(error.exit_code)
+        except Exception as error:
+            # Click's own, and a reader that left, are click's business; the rest nobody foresaw.
+            if verbose or isinstance(
+                error, (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError)
+            ):
+                raise
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            click.echo(f"{root.info_name}: {message}; run again with -v for where it happened", err=True)
+            raise SystemExit(1) from error
 
 
 class ParrotCommand(_OneLineErrors, click.Command):

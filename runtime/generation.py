@@ -22,18 +22,23 @@ Finish = Literal["stop", "length"]
 class Request:
     """One answer in the making.
 
-    ``inputs_embeds`` ``[T, C]`` is the whole prompt, pictures included; ``routing`` float32 ``[pictures, experts]``.
-    ``limit`` is the most tokens the answer may have; T + ``limit`` must fit in a slot. ``tokens`` grows as the answer
-    does, without the token that ends it; ``finish`` says why it ended: the model said so, or the limit was reached.
+    ``inputs_embeds`` ``[T, C]`` is the whole prompt, pictures included; it is None once prefilled, or a long batch would
+    keep megabytes per answer. ``length`` is T. ``routing`` is float32 ``[pictures, experts]``. ``limit`` is the most
+    tokens the answer may have; T + ``limit`` must fit in a slot. ``tokens`` grows as the answer does, without the token
+    that ends it; ``finish`` says why it ended: the model said so, or the limit was reached.
     """
 
-    inputs_embeds: np.ndarray
+    inputs_embeds: np.ndarray | None
     routing: np.ndarray | None
     sampler: Sampler
     limit: int
     stats: Stats
     tokens: list[int] = field(default_factory=list)
     finish: Finish | None = None
+    length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.length = len(self.inputs_embeds)
 
     def take(self, logits: np.ndarray, stop_ids: frozenset[int]) -> bool:
         """Choose the next token; true when it belongs to the answer."""
@@ -65,6 +70,7 @@ def generate(
                 with request.stats.timed("prefill"):
                     logits = backend.prefill(request.inputs_embeds, cache, slot=slot)
                     taken = request.take(logits, stop_ids)
+                request.inputs_embeds = None
                 live = slots[slot] = None if request.finish else request
                 if taken:
                     yield request, request.tokens[-1]
@@ -85,7 +91,7 @@ def _step(
     last, lengths = np.zeros(rows, np.int64), np.zeros(rows, np.int32)
     for slot, request in live:
         last[slot] = request.tokens[-1]
-        lengths[slot] = len(request.inputs_embeds) + len(request.tokens) - 1
+        lengths[slot] = request.length + len(request.tokens) - 1
     logits = backend.decode(embedding.gather(last, backend.embeds_dtype), lengths, cache)
     taken = [request for slot, request in live if request.take(logits[slot], stop_ids)]
     seconds = time.perf_counter() - start

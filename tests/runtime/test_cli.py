@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -245,6 +246,17 @@ def test_a_reader_that_leaves(desk):
         process.wait(60)
     assert "Traceback" not in errors
     assert "BrokenPipe" not in errors
+
+
+def test_ctrl_c(desk):
+    os.mkfifo("questions")
+    command = [*_PROGRAM, "red.png", "--questions", "questions"]
+    # The pipe opens here when the program opens it there: it is then waiting for a question.
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process, open("questions", "wb"):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == b"\n"
 
 
 def test_a_leading_dash(desk):
