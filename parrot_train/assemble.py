@@ -2,17 +2,14 @@
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe
@@ -21,11 +18,7 @@ from parrot_train.checkpoint import RECIPE_FILE, load_checkpoint, read_run
 from parrot_train.config import PACKAGE_NANO, TrainConfig
 
 if TYPE_CHECKING:
-    from parrot_train.data.cache import ImageStore
-    from parrot_train.data.collator import Conversations
     from parrot_train.model import ParrotForConditionalGeneration
-
-_FEATURE_BATCH = 64
 
 
 def check_source(run: Path) -> None:
@@ -104,44 +97,6 @@ def weights_hash(module: torch.nn.Module) -> str:
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-@torch.inference_mode()
-def cache_features(model: "ParrotForConditionalGeneration", conversations: "Conversations") -> None:
-    """Run the frozen vision encoder once over all images and let the batches carry its output.
-
-    The output, ``float16[images, P, C]`` after no projector, is a memory-mapped file beside the pixels, named after the
-    encoder's weights and the images.
-    """
-    key = weights_hash(model.model.vision_tower)[:12]
-
-    def compute(images: "ImageStore", folder: Path) -> np.ndarray:
-        path = folder / f"features-{images.key}-{key}.npy"
-        if not path.is_file():
-            beside = path.with_suffix(f".{os.getpid()}.partial")
-            try:
-                _encode_all(model, conversations, images.pixels, beside)
-                os.replace(beside, path)
-            finally:
-                beside.unlink(missing_ok=True)
-        return np.load(path, mmap_mode="r")
-
-    conversations.use_features(compute)
-
-
-def _encode_all(model: Any, conversations: "Conversations", pixels: np.ndarray, path: Path) -> None:
-    config = model.config
-    shape = (len(pixels), config.image_tokens, config.vision_config.hidden_size)
-    if not len(pixels):
-        with path.open("wb") as file:  # a name would get another .npy
-            np.save(file, np.zeros(shape, np.float16))
-        return
-    features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    for start in tqdm(range(0, len(pixels), _FEATURE_BATCH), desc="image features", disable=None, leave=False):
-        batch = conversations.normalise(torch.from_numpy(pixels[start : start + _FEATURE_BATCH]))
-        encoded = model.model.get_vision_features(batch.to(model.device))
-        features[start : start + len(batch)] = encoded.float().cpu().numpy()
-    features.flush()
 
 
 def _folder(source: str, part: str) -> str | Path:

@@ -110,6 +110,7 @@ def publish_files(partial: Path, run: Path, announce: Callable[[dict], None]) ->
 
 
 def _describe_and_sync(path: Path) -> dict[str, Any]:
+    path.chmod(0o644)  # safetensors writes for its owner alone
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())

@@ -64,10 +64,8 @@ class DataConfig:
     max_bad_fraction: float = setting(
         0.0, "share of bad records skipped by rule and reported; above it the run refuses"
     )
-    image_cache: Literal["none", "pixels", "features"] = setting(
-        "none",
-        "none: decode in the loading workers; pixels: decode once into a memory-mapped file beside the data; "
-        "features: also run the frozen vision encoder once",
+    image_cache: Literal["none", "pixels"] = setting(
+        "none", "none: decode in the loading workers; pixels: decode once, into a memory-mapped file beside the data"
     )
     workers: int | None = setting(None, "processes that decode images; null takes one per core, 16 at most")
 

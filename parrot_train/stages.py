@@ -104,9 +104,11 @@ def _admit(request: StageRequest) -> dict[str, Any] | None:
 
 def _train(request: StageRequest, old: dict[str, Any] | None, signals: Signals) -> dict[str, Any]:
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from parrot_train.model.trainable import set_trainable
 
+    disable_progress_bar()  # of loading and saving weights: the bars of data and training say what takes time
     run, config = request.run, request.config
     stage = config.stage(request.stage)
     torch.manual_seed(stage.seed)
@@ -140,8 +142,6 @@ def _train(request: StageRequest, old: dict[str, Any] | None, signals: Signals) 
     write_file(run / CONFIG_FILE, to_yaml(config).encode())
     write_run(run, note)
     try:
-        if config.data.image_cache == "features":
-            assemble.cache_features(model, prepared.conversations)
         trainer = _trainer(request, model, prepared, signals)
         began = time.perf_counter()
         with signals.deferred():
@@ -175,9 +175,14 @@ def data_files(config: TrainConfig, stage: int) -> list[Path]:
 
 
 def _trainer(request: StageRequest, model: Any, prepared: Prepared, signals: Signals) -> Any:
+    import torch
+
+    from parrot_train.attention import use_short_attention
     from parrot_train.trainer import ParrotTrainer, training_arguments
 
     data, stage = request.config.data, request.config.stage(request.stage)
+    if stage.precision == "bf16" and not torch.cuda.is_available():
+        use_short_attention(model.model.language_model)
     arguments = training_arguments(
         request.run,
         stage,

@@ -161,6 +161,7 @@ class ParrotTrainer(Trainer):
         labels = inputs["labels"]
         targets = labels[:, 1:]
         answers = targets != IGNORED
+        self.accelerator.unwrap_model(model).model.vision_tower.eval()  # frozen, dropout included
         outputs = model(**inputs, answers_only=True)
         losses = nn.functional.cross_entropy(outputs.logits.float(), targets[answers], reduction="none")
         with torch.no_grad():

@@ -51,10 +51,10 @@ class ImageChangedError(ParrotError):
 class Conversations(Dataset):
     """The usable samples of one or more files; indexing with a list of numbers gives a padded batch.
 
-    A batch: input_ids ``int64[B, T]`` (``pad_id`` after each end), attention_mask ``int64[B, T]``, labels
-    ``int64[B, T]`` (IGNORED but on answers), languages ``int64[B]`` (into ``language_codes``), samples ``int64[B]``,
-    and, when the batch has images, pixel_values ``float32[N, 3, S, S]`` or, with cached features, vision_features
-    ``float32[N, P, C]``.
+    A batch: input_ids ``int64[B, T]`` (``pad_id`` after each end), labels ``int64[B, T]`` (IGNORED but on answers),
+    prompt_mask ``bool[B, T]`` (the text that guides the router), languages ``int64[B]`` (into ``language_codes``),
+    samples ``int64[B]``, and, when the batch has images, pixel_values ``float32[N, 3, S, S]``. No attention mask:
+    padding stands last, where causal attention sees it from nothing that counts.
     """
 
     def __init__(self, *, recipe: ImageRecipe, pad_id: int, image_tokens: int, max_length: int) -> None:
@@ -70,7 +70,6 @@ class Conversations(Dataset):
         self._sample = np.zeros(0, np.int64)
         self._image_count = np.zeros(0, np.int64)
         self._stores: list[tuple[TokenStore, ImageStore]] = []
-        self._features: list[np.ndarray] | None = None
         self._mean, self._std = (
             torch.tensor(value, dtype=torch.float64).view(1, 3, 1, 1) for value in (recipe.mean, recipe.std)
         )
@@ -90,10 +89,6 @@ class Conversations(Dataset):
         ):
             setattr(self, name, np.concatenate([getattr(self, name), values]))
         self._stores.append((store, images))
-
-    def use_features(self, compute: Callable[[ImageStore, Path], np.ndarray]) -> None:
-        """Let batches carry cached vision features: ``compute`` gives ``float16[images, P, C]`` per image store."""
-        self._features = [compute(images, store.folder) for store, images in self._stores]
 
     def __len__(self) -> int:
         return len(self._sample)
@@ -123,15 +118,12 @@ class Conversations(Dataset):
         labels[inside] = np.where(np.concatenate(answers), flat, IGNORED)
         batch = {
             "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(inside.astype(np.int64)),
             "labels": torch.from_numpy(labels),
+            "prompt_mask": torch.from_numpy(inside & (input_ids >= 0) & (labels == IGNORED)),
             "languages": torch.from_numpy(self.languages[numbers]),
             "samples": torch.from_numpy(numbers),
         }
-        if images and self._features is not None:
-            features = np.stack([self._features[part][row] for part, row in images])
-            batch["vision_features"] = torch.from_numpy(features).float()
-        elif images:
+        if images:
             batch["pixel_values"] = self._pixels(images)
         return batch
 
@@ -139,14 +131,8 @@ class Conversations(Dataset):
         if self._stores[0][1].pixels is None:
             return torch.from_numpy(np.stack([self._decode(self._stores[part][1].paths[row]) for part, row in images]))
         pixels = np.stack([self._stores[part][1].pixels[row] for part, row in images])
-        return self.normalise(torch.from_numpy(pixels))
-
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """``uint8[N, 3, S, S]`` to ``float32[N, 3, S, S]``.
-
-        The operations of the runtime's preprocess, in its order and in its float64: bit-equal to it.
-        """
-        return pixels.double().div_(255.0).sub_(self._mean).div_(self._std).float()
+        # The operations of the runtime's preprocess, in its order and in its float64: bit-equal to it.
+        return torch.from_numpy(pixels).double().div_(255.0).sub_(self._mean).div_(self._std).float()
 
     def _decode(self, path: Path) -> np.ndarray:
         try:

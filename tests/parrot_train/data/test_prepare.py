@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Tokenizer
 
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
@@ -51,7 +50,8 @@ def test_a_batch_is_the_padded_prompts_and_the_images_in_order(data, ready, back
         expected = encoder.encode(records[number].turns, image_tokens=IMAGE_TOKENS)
         length = len(expected.input_ids)
         assert batch["input_ids"][line, :length].tolist() == expected.input_ids.tolist()
-        assert batch["attention_mask"][line].tolist() == [1] * length + [0] * (batch["input_ids"].shape[1] - length)
+        padding = batch["input_ids"].shape[1] - length
+        assert batch["prompt_mask"][line].tolist() == expected.router_mask.tolist() + [False] * padding
         assert set(batch["input_ids"][line, length:].tolist()) <= {encoder.pad_id}
         labels = np.where(expected.labels_mask, expected.input_ids, IGNORED)
         assert batch["labels"][line, :length].tolist() == labels.tolist()
@@ -60,17 +60,8 @@ def test_a_batch_is_the_padded_prompts_and_the_images_in_order(data, ready, back
         pictures += [preprocess(read_image(path.parent / name), RECIPE) for name in records[number].images]
         assert conversations.describe(number) == f"{path}[{number}]"
     np.testing.assert_array_equal(batch["pixel_values"].numpy(), np.stack(pictures))  # same operations: bit-equal
-    assert batch["input_ids"].shape[1] == batch["attention_mask"].sum(1).max()
+    assert batch["input_ids"].shape[1] == conversations.lengths[numbers].max()
     assert "pixel_values" not in conversations.__getitems__([4, 39])
-
-
-def test_cached_features_take_the_place_of_pixels(data, ready):
-    conversations = ready(data()).conversations
-    features = np.arange(8 * 5 * 3, dtype=np.float16).reshape(8, 5, 3)
-    conversations.use_features(lambda images, folder: features)
-    batch = conversations.__getitems__([1, 9, 2])  # 9 has none
-    assert "pixel_values" not in batch
-    assert torch.equal(batch["vision_features"], torch.from_numpy(features[[1, 2]]).float())
 
 
 def test_files_are_joined_and_their_languages_with_them(data, ready):
