@@ -22,10 +22,10 @@ Finish = Literal["stop", "length"]
 class Request:
     """One answer in the making.
 
-    ``inputs_embeds`` ``[T, C]`` is the whole prompt, pictures included; it is None once prefilled, or a long batch would
-    keep megabytes per answer. ``length`` is T. ``routing`` is float32 ``[pictures, experts]``. ``limit`` is the most
-    tokens the answer may have; T + ``limit`` must fit in a slot. ``tokens`` grows as the answer does, without the token
-    that ends it; ``finish`` says why it ended: the model said so, or the limit was reached.
+    ``inputs_embeds`` ``[T, C]`` is the whole prompt, pictures included; it is None once prefilled, or a long batch
+    would keep megabytes per answer. ``length`` is T. ``routing`` is float32 ``[pictures, experts]``. ``limit`` is the
+    most tokens the answer may have; T + ``limit`` must fit in a slot. ``tokens`` grows as the answer does, without the
+    token that ends it; ``finish`` says why it ended: the model said so, or the limit was reached.
     """
 
     inputs_embeds: np.ndarray | None

@@ -10,6 +10,7 @@ from parrot_runtime.errors import BundleError
 from parrot_runtime.tokenizer import Detokenizer, load_tokenizer
 
 TOKENIZER = tiny_tokenizer()
+TOKENIZER.encode_special_tokens = True  # as prompts are encoded: a control token in a text is text
 IDS = st.integers(0, TOKENIZER.get_vocab_size() - 1)
 
 
