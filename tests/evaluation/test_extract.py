@@ -55,6 +55,10 @@ def test_kit_letter_searches_texts_after_two_letters() -> None:
     assert kit_letter("A B red", {"A": "x1", "B": "y1", "C": "red"}) == "C"
 
 
+def test_kit_texts_are_compared_in_lower_case() -> None:
+    assert kit_letter("it is PARIS", {"A": "Rome", "B": "Paris"}) == "B"
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [("Yes.", "yes"), ("no, it is not", "no"), ("Yes and no", None), ("Evet", None), ("是", None), ("nothing", None)],

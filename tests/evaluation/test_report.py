@@ -91,6 +91,11 @@ def test_disagreements_are_listed(report_and_samples) -> None:
     assert "letter alone" in text
 
 
+def test_a_chinese_character_takes_two_columns() -> None:
+    text = tables.table(["name", "n"], [["猫猫", "1"], ["кот", "22"]])
+    assert text == "| name |   n |\n|------|----:|\n| 猫猫 |   1 |\n| кот  |  22 |"
+
+
 def test_every_line_of_a_table_is_as_wide_in_a_terminal() -> None:
     text = tables.table(["类别", "en"], [["颜色", "1"], ["a|b\nc", "22"], ["القط", "333"], ["e\u0301te\u0301", "4"]])
     widths = {tables._width(line) for line in text.splitlines()}
