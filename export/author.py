@@ -1,0 +1,65 @@
+"""All graphs of a model, written in one dialect, with the weight files they read."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import onnx_ir as ir
+
+from parrot_export.architecture import EMBEDDING
+from parrot_export.checkpoint import Checkpoint
+from parrot_export.dialects.base import Dialect
+from parrot_export.dialects.ort import OrtDialect
+from parrot_export.graphs import decoder, encoder, experts
+from parrot_export.plan import Plan
+from parrot_export.weights import WeightFile, copied
+from parrot_runtime.manifest import EMBEDDING_NAME, Graph
+
+DIALECTS: dict[str, type[Dialect]] = {"ort": OrtDialect}
+
+
+@dataclass(frozen=True)
+class Authored:
+    """Graphs that are ready to be saved: per role the model and its manifest entry; and the files of their weights."""
+
+    models: dict[str, ir.Model]
+    graphs: dict[str, Graph]
+    files: tuple[WeightFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of weights to write."""
+        return sum(file.size for file in self.files)
+
+    def save_graphs(self, folder: Path) -> None:
+        """Write the ``.onnx`` files below ``folder``; the numbers are the weight files' business."""
+        for role, model in self.models.items():
+            ir.save(model, folder / self.graphs[role].file)
+
+
+def author(checkpoint: Checkpoint, plan: Plan, max_len: int) -> Authored:
+    """Write every graph of the checkpoint's model. No weights are read but a few small tables.
+
+    The graphs stand at the top of the bundle and their data below them: onnxruntime and onnx's checker refuse external
+    data that is reached through ``..``. The word embeddings have a file of their own, which the runtime looks rows up
+    in and a tied output layer reads as well.
+    """
+    model = checkpoint.architecture
+    embedding = WeightFile(EMBEDDING_NAME)
+    table = copied(checkpoint.tensor(f"{EMBEDDING}.weight"), plan.embedding, name="embed_tokens.weight")
+    elsewhere = {f"{EMBEDDING}.weight": embedding.place([table])}
+    writers = {"encoder": (encoder.ROOT, encoder.write_encoder)}
+    if model.experts:
+        writers["experts"] = experts.ROOT, experts.write_experts
+    writers["decoder"] = decoder.ROOT, partial(decoder.write_decoder, max_len=max_len)
+    dialects, files = {}, [embedding]
+    for role, (root, write) in writers.items():
+        weights = WeightFile(f"weights/{role}.safetensors")
+        dialects[role] = DIALECTS[plan.dialect](root, plan.components[role], checkpoint, weights, elsewhere)
+        write(dialects[role], model)
+        files.append(weights)
+    for file in files:
+        file.seal()
+    models = {role: dialect.finish() for role, dialect in dialects.items()}
+    graphs = {role: dialect.describe(f"{role}.onnx") for role, dialect in dialects.items()}
+    return Authored(models, graphs, tuple(files))

@@ -1,0 +1,117 @@
+"""The ``ort`` dialect: standard operators, and onnxruntime's fused ones where they pay (domain ``com.microsoft``).
+
+The KV cache is a buffer of ``max_len`` positions per layer that ``GroupQueryAttention`` reads and extends. When a
+runtime binds ``present.*`` to the buffer of ``past_key_values.*`` it is updated in place and nothing is copied.
+``seqlens_k`` is each sequence's total valid length minus one, ``total_sequence_length`` the longest of them: both
+count this call's tokens. A first call may be padded on the right; later calls of more than one token need batch 1.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from parrot_export.architecture import Decoder
+from parrot_export.dialects.base import Dialect, KVCache, Norm, SelfAttention
+from parrot_runtime.errors import InputError
+
+MICROSOFT = "com.microsoft"
+
+
+class OrtDialect(Dialect):
+    """Operators of onnxruntime's CPU and CUDA providers, in an opset that the oldest one supported (1.22) reads."""
+
+    opsets: ClassVar[dict[str, int]] = {"": 21, MICROSOFT: 1}
+
+    def sigmoid_gate(self, value: ir.Value, alpha: float) -> ir.Value:
+        return self.op("QuickGelu", [value], {"alpha": alpha}, domain=MICROSOFT)
+
+    def layer_norm_sum(self, rows: ir.Value, update: ir.Value, norm: Norm) -> tuple[ir.Value, ir.Value]:
+        inputs = [rows, update, self.vector(f"{norm.name}.weight"), self.vector(f"{norm.name}.bias")]
+        return self._norm_sum("SkipLayerNormalization", inputs, norm)
+
+    def rms_norm_sum(self, rows: ir.Value, update: ir.Value, norm: Norm) -> tuple[ir.Value, ir.Value]:
+        return self._norm_sum(
+            "SkipSimplifiedLayerNormalization", [rows, update, self.vector(f"{norm.name}.weight")], norm
+        )
+
+    def _norm_sum(self, kind: str, inputs: list[ir.Value], norm: Norm) -> tuple[ir.Value, ir.Value]:
+        normed, summed = self.ops(kind, inputs, {"epsilon": norm.epsilon}, outputs=(0, 3), domain=MICROSOFT)
+        return summed, normed
+
+    def rms_norm(self, rows: ir.Value, norm: Norm) -> ir.Value:
+        # onnxruntime's own SimplifiedLayerNormalization stands in the standard domain without being standard, which
+        # onnx's checker refuses. These six are what its optimiser fuses into it when it loads the graph.
+        wide = self.cast(rows, ir.DataType.FLOAT)
+        square = self.op("Pow", [wide, self.number(2.0, wide)])
+        mean = self.op("ReduceMean", [square, self.integers(-1)], {"keepdims": 1})
+        root = self.op("Sqrt", [self.add(mean, self.number(norm.epsilon, wide))])
+        normed = self.cast(self.op("Div", [wide, root]), rows.dtype)
+        return self.multiply(normed, self.vector(f"{norm.name}.weight"))
+
+    def attention(self, rows: ir.Value, of: SelfAttention, sequence: int) -> ir.Value:
+        projected = []
+        for name, module in (("q_proj", of.queries), ("k_proj", of.keys), ("v_proj", of.values)):
+            with self.scope(name):
+                projected.append(self.reshape(self.linear(rows, module), -1, sequence, of.width))
+        mixed = self.op("MultiHeadAttention", projected, {"num_heads": of.heads}, domain=MICROSOFT)
+        return self.reshape(mixed, -1, of.width)
+
+    def kv_cache(self, embeds: ir.Value, decoder: Decoder, max_len: int) -> KVCache:
+        if decoder.head_dim % 16:
+            raise InputError(
+                f"the attention heads are {decoder.head_dim} wide; onnxruntime's attention wants a multiple of 16"
+            )
+        axes = ("batch", decoder.kv_heads, "max_len", decoder.head_dim)
+        layers = tuple(
+            (self.input(f"past_key_values.{n}.key", axes), self.input(f"past_key_values.{n}.value", axes))
+            for n in range(decoder.layers)
+        )
+        lengths = self.input("seqlens_k", ("batch",), "int32"), self.input("total_sequence_length", (), "int32")
+        batch = self.op("Shape", [embeds], {"start": 0, "end": 2}, dtype=ir.DataType.INT64)
+        shape = self.op("Concat", [batch, self.integers(-1)], {"axis": 0})
+        cosines, sines = rotary_tables(decoder, max_len)
+        rotary = self.table("rotary.cos", cosines), self.table("rotary.sin", sines)
+        return KVCache(decoder, shape, layers, (*lengths, *rotary))
+
+    def cached_attention(self, rows: ir.Value, of: SelfAttention, cache: KVCache, layer: int) -> ir.Value:
+        decoder = cache.decoder
+        with self.scope("qkv"):
+            # One product: GroupQueryAttention takes queries, keys and values side by side.
+            packed = self._sequences(self.linear(rows, of.queries, of.keys, of.values), cache)
+        mixed, *present = self.ops(
+            "GroupQueryAttention",
+            [packed, None, None, *cache.past[layer], *cache.controls],
+            {"num_heads": decoder.heads, "kv_num_heads": decoder.kv_heads, "do_rotary": 1},
+            outputs=(0, 1, 2),
+            domain=MICROSOFT,
+        )
+        cache.present.append(tuple(present))
+        return self.reshape(mixed, -1, of.width)
+
+    def last_position(self, rows: ir.Value, cache: KVCache) -> ir.Value:
+        # The past is what the longest sequence has beyond this call; a row's last valid token lies seqlens_k - past
+        # into the call. Bounded, because in a ragged step of one token a shorter sequence has less past than that.
+        seqlens, total = (self.cast(value, ir.DataType.INT64) for value in cache.controls[:2])
+        sequence = self.op("Gather", [cache.shape, self.constant(np.array(1, np.int64))])
+        past = self.op("Sub", [total, sequence])
+        last = self.op("Sub", [sequence, self.constant(np.array(1, np.int64))])
+        place = self.op("Max", [self.op("Sub", [seqlens, past]), self.constant(np.array(0, np.int64))])
+        place = self.reshape(self.op("Min", [place, last]), -1, 1)
+        return self.op("GatherND", [self._sequences(rows, cache), place], {"batch_dims": 1})
+
+    def _sequences(self, rows: ir.Value, cache: KVCache) -> ir.Value:
+        """Rows as ``[batch, seq, width]``."""
+        return self.op("Reshape", [rows, cache.shape])
+
+
+def rotary_tables(decoder: Decoder, max_len: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines ``[max_len, head_dim / 2]`` of the rotary embedding.
+
+    In float32 throughout, as transformers computes them: at position 2000 the float32 angle is off by up to 1e-4 from
+    the exact one, and the model was trained with that.
+    """
+    exponents = np.arange(0, decoder.head_dim, 2, dtype=np.float32) / np.float32(decoder.head_dim)
+    frequencies = np.float32(1.0) / np.power(np.float32(decoder.rope_theta), exponents)
+    angles = np.arange(max_len, dtype=np.float32)[:, None] * frequencies[None, :]
+    return np.cos(angles), np.sin(angles)

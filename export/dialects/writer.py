@@ -1,0 +1,229 @@
+"""Writing one ONNX graph: names by path, nodes, borders, constants, and weights that stay where they are.
+
+Values are named by their path (``/llm/layers.0/attn/qkv/Gemm/output_0``), stored tensors by their names in the
+checkpoint. A tensor is asked for by name; what enters the graph is a reference into a weight file, cast to the plan's
+computing type where it is stored in another. Runtimes fold such casts when they load the graph, so no later step pays.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from parrot_export.checkpoint import Checkpoint
+from parrot_export.plan import ComponentPlan
+from parrot_export.weights import Block, Region, WeightFile, computed, copied, side_by_side
+from parrot_runtime.manifest import Graph, Tensor
+
+IR_VERSION = 10
+TYPES: dict[str, ir.DataType] = {
+    "float32": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "int32": ir.DataType.INT32,
+    "int64": ir.DataType.INT64,
+    "bool": ir.DataType.BOOL,
+}
+_NAMES = {dtype: name for name, dtype in TYPES.items()}
+
+
+class GraphWriter:
+    """One graph under construction.
+
+    Args:
+        root: the first part of every name, ``/llm``.
+        plan: the graph's types.
+        checkpoint: where tensors come from.
+        weights: the file that takes this graph's tensors.
+        elsewhere: tensors that another file of the bundle holds already, by name (tied word embeddings).
+    """
+
+    opsets: ClassVar[dict[str, int]]
+
+    def __init__(
+        self,
+        root: str,
+        plan: ComponentPlan,
+        checkpoint: Checkpoint,
+        weights: WeightFile,
+        elsewhere: Mapping[str, Region] | None = None,
+    ) -> None:
+        self.plan = plan
+        self._checkpoint, self._weights, self._elsewhere = checkpoint, weights, elsewhere or {}
+        self._path = [root]
+        self._used: Counter[str] = Counter()
+        self._nodes: list[ir.Node] = []
+        self._inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+        self._constants: dict[str, ir.Value] = {}
+        self._stored: dict[str, tuple[ir.Value, Region]] = {}
+        self._weight_values: dict[str, ir.Value] = {}
+
+    @property
+    def compute(self) -> ir.DataType:
+        """The type activations and products have."""
+        return TYPES[self.plan.compute]
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Everything written inside stands below ``name``."""
+        self._path.append(name)
+        try:
+            yield
+        finally:
+            self._path.pop()
+
+    def op(
+        self,
+        kind: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        dtype: ir.DataType | None = None,
+        domain: str = "",
+    ) -> ir.Value:
+        """One node with one output, which has the type of the first input unless ``dtype`` says otherwise."""
+        return self.ops(kind, inputs, attributes, outputs=(0,), dtype=dtype, domain=domain)[0]
+
+    def ops(
+        self,
+        kind: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        outputs: Sequence[int],
+        dtype: ir.DataType | None = None,
+        domain: str = "",
+    ) -> list[ir.Value]:
+        """One node of which the outputs numbered in ``outputs`` are used; those between them stay unnamed."""
+        name = self._unique("/".join([*self._path, kind]))
+        dtype = dtype or inputs[0].dtype
+        values = [
+            ir.Value(name=f"{name}/output_{number}" if number in outputs else "", type=ir.TensorType(dtype))
+            for number in range(max(outputs) + 1)
+        ]
+        self._nodes.append(ir.node(kind, inputs, attributes or {}, domain=domain, outputs=values, name=name))
+        return [values[number] for number in outputs]
+
+    def _unique(self, name: str) -> str:
+        self._used[name] += 1
+        return name if self._used[name] == 1 else f"{name}_{self._used[name] - 1}"
+
+    # The graph's borders
+
+    def input(self, name: str, axes: Sequence[str | int], dtype: str | None = None) -> ir.Value:
+        """A graph input; ``dtype`` is the plan's computing type unless given."""
+        value = ir.Value(name=name, type=ir.TensorType(TYPES[dtype or self.plan.compute]), shape=ir.Shape(axes))
+        self._inputs.append(value)
+        return value
+
+    def output(self, name: str, value: ir.Value, axes: Sequence[str | int], dtype: str | None = None) -> None:
+        """Make ``value`` the graph output ``name``; ``dtype`` as in ``input``."""
+        value = self.cast(value, TYPES[dtype or self.plan.compute])
+        value.name, value.shape = name, ir.Shape(axes)
+        self._outputs.append(value)
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """``value`` in another type; itself where it has that type."""
+        return value if value.dtype == dtype else self.op("Cast", [value], {"to": int(dtype)}, dtype=dtype)
+
+    def finish(self) -> ir.Model:
+        """The model, every stored tensor pointing into its weight file, which must be sealed."""
+        for name, (value, region) in self._stored.items():
+            value.const_value = ir.ExternalTensor(
+                region.file.location,
+                region.offset,
+                region.size,
+                TYPES[region.dtype],
+                shape=ir.Shape(region.shape),
+                name=name,
+            )
+        graph = ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=self._nodes,
+            initializers=[*(value for value, _ in self._stored.values()), *self._constants.values()],
+            opset_imports=dict(self.opsets),
+            name=self._path[0].strip("/").replace("/", "."),
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="parrot-export")
+
+    def describe(self, file: str) -> Graph:
+        """The graph's entry in the manifest, ``file`` being its path in the bundle."""
+        return Graph(file, tuple(map(_described, self._inputs)), tuple(map(_described, self._outputs)))
+
+    # Constants and weights
+
+    def constant(self, array: np.ndarray) -> ir.Value:
+        """A small constant, kept inside the graph; equal ones are one."""
+        shape = "x".join(map(str, array.shape)) or "scalar"
+        name = "/".join(["/constants", str(array.dtype), shape, "_".join(map(str, array.reshape(-1)))])
+        if name not in self._constants:
+            tensor = ir.tensor(array, name=name)
+            self._constants[name] = ir.Value(
+                name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
+        return self._constants[name]
+
+    def integers(self, *numbers: int) -> ir.Value:
+        """int64 ``[n]``."""
+        return self.constant(np.array(numbers, np.int64))
+
+    def number(self, value: float, like: ir.Value) -> ir.Value:
+        """A scalar in the type of ``like``."""
+        return self.constant(np.array(value, like.dtype.numpy()))
+
+    def matrix(self, *names: str) -> ir.Value:
+        """The weights ``names``, stacked on their rows: ``[out, in]``. Experts' ``[E, I, C]`` are ``[E·I, C]``."""
+        shapes = [self._checkpoint.tensor(name).shape for name in names]
+        shape = sum(math.prod(shape[:-1]) for shape in shapes), shapes[0][-1]
+        return self._weight(names, lambda: self._copies(names, self.plan.weights, shape))
+
+    def columns(self, name: str) -> ir.Value:
+        """Experts' weights ``[E, C, I]`` side by side: ``[C, E·I]``."""
+        tensor = self._checkpoint.tensor(name)
+        return self._weight((f"{name}.columns",), lambda: self._place(side_by_side(tensor, self.plan.weights)))
+
+    def kernel(self, name: str) -> ir.Value:
+        """A convolution's weight, in its own shape."""
+        shape = self._checkpoint.tensor(name).shape
+        return self._weight((name,), lambda: self._copies((name,), self.plan.weights, shape))
+
+    def vector(self, *names: str) -> ir.Value:
+        """Norm weights or biases, flat, one after the other: ``[n]``. They are float32 on disk (see the plan)."""
+        length = sum(math.prod(self._checkpoint.tensor(name).shape) for name in names)
+        return self._weight(names, lambda: self._copies(names, "float32", (length,)))
+
+    def table(self, name: str, array: np.ndarray) -> ir.Value:
+        """A float32 table calculated at export, kept in the weight file under ``name``."""
+        return self._weight((name,), lambda: self._place(computed(name, array.astype(np.float32))))
+
+    def load(self, name: str) -> np.ndarray:
+        """A small tensor of the checkpoint in float32, for tables that are calculated from it."""
+        return self._checkpoint.tensor(name).load()
+
+    def _place(self, block: Block) -> Region:
+        return self._weights.place([block])
+
+    def _copies(self, names: Sequence[str], dtype: str, shape: tuple[int, ...]) -> Region:
+        if len(names) == 1 and names[0] in self._elsewhere:
+            return self._elsewhere[names[0]]
+        return self._weights.place([copied(self._checkpoint.tensor(name), dtype) for name in names], shape)
+
+    def _weight(self, names: Sequence[str], place: Callable[[], Region]) -> ir.Value:
+        """The tensors ``names`` as one value in the computing type; asked for again, the same value."""
+        key = "+".join(names)
+        if key not in self._weight_values:
+            region = place()
+            value = ir.Value(name=key, shape=ir.Shape(region.shape), type=ir.TensorType(TYPES[region.dtype]))
+            self._stored[key] = value, region
+            self._weight_values[key] = self.cast(value, self.compute)
+        return self._weight_values[key]
+
+
+def _described(value: ir.Value) -> Tensor:
+    axes = tuple(axis if isinstance(axis, int) else str(axis.value) for axis in value.shape)
+    return Tensor(value.name, _NAMES[value.dtype], axes)

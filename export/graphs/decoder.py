@@ -1,0 +1,52 @@
+"""The language model's graph: embeddings and KV cache to the logits of the last position and the extended cache.
+
+``inputs_embeds [batch, seq, C]`` and the dialect's cache inputs → ``logits [batch, vocabulary]`` float32 and
+``present.N.key``, ``present.N.value``. One graph serves prefill and decode.
+"""
+
+import onnx_ir as ir
+
+from parrot_export.architecture import EMBEDDING, HEAD, LLM, Architecture, Decoder
+from parrot_export.dialects.base import Dialect, Norm, SelfAttention
+
+ROOT = "/llm"
+
+
+def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
+    """Qwen2: pre-norm layers of grouped-query attention and SwiGLU, for at most ``max_len`` positions."""
+    decoder = model.decoder
+    embeds = ops.input("inputs_embeds", ("batch", "seq", decoder.width))
+    cache = ops.kv_cache(embeds, decoder, max_len)
+    rows = ops.reshape(embeds, -1, decoder.width)
+    normed = ops.rms_norm(rows, Norm(f"{LLM}.layers.0.input_layernorm", decoder.epsilon))
+    for number in range(decoder.layers):
+        name, last = f"{LLM}.layers.{number}", number + 1 == decoder.layers
+        with ops.scope(f"layers.{number}"):
+            with ops.scope("attn"):
+                parts = (f"{name}.self_attn.{part}" for part in ("q_proj", "k_proj", "v_proj"))
+                projections = SelfAttention(*parts, decoder.heads, decoder.heads * decoder.head_dim)
+                mixed = ops.cached_attention(normed, projections, cache, number)
+                if last:
+                    # Only the last position is asked for, and nothing after the last attention looks at another.
+                    mixed, rows = ops.last_position(mixed, cache), ops.last_position(rows, cache)
+                with ops.scope("o_proj"):
+                    update = ops.linear(mixed, f"{name}.self_attn.o_proj", bias=False)
+            rows, normed = ops.rms_norm_sum(rows, update, Norm(f"{name}.post_attention_layernorm", decoder.epsilon))
+            update = _mlp(ops, normed, name, decoder)
+            following = f"{LLM}.norm" if last else f"{LLM}.layers.{number + 1}.input_layernorm"
+            rows, normed = ops.rms_norm_sum(rows, update, Norm(following, decoder.epsilon))
+    with ops.scope("lm_head"):
+        logits = ops.linear(normed, EMBEDDING if decoder.tied else HEAD, bias=False)
+    ops.output("logits", logits, ("batch", decoder.vocabulary), "float32")
+    ops.output_cache(cache)
+
+
+def _mlp(ops: Dialect, rows: ir.Value, name: str, decoder: Decoder) -> ir.Value:
+    """down(activation(gate(x)) · up(x))."""
+    with ops.scope("mlp"):
+        with ops.scope("gate_proj"):
+            gate = ops.activation(ops.linear(rows, f"{name}.mlp.gate_proj", bias=False), decoder.activation)
+        with ops.scope("up_proj"):
+            hidden = ops.multiply(gate, ops.linear(rows, f"{name}.mlp.up_proj", bias=False))
+        with ops.scope("down_proj"):
+            return ops.linear(hidden, f"{name}.mlp.down_proj", bias=False)

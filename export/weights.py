@@ -1,0 +1,170 @@
+"""Weight files: the graphs' external data, inside safetensors files.
+
+An ONNX graph may keep a tensor's numbers in another file, at an offset. Here that file is a safetensors file, so any
+tool can read it and graphs of both dialects can share it. A graph asks for tensors while it is authored (``place``);
+once all have, ``seal`` fixes the header and with it every offset, and ``write`` streams the numbers: from the
+checkpoint to the file in pieces of a few MiB, byte for byte where the stored type is the wanted one.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from parrot_export.checkpoint import DTYPES, StoredTensor
+from parrot_runtime.errors import ParrotError
+
+_CODES = {str(dtype): code for code, dtype in DTYPES.items()}
+_LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One tensor of a weight file: where its numbers come from and what they become.
+
+    ``dtype`` is a numpy name (``float16``); ``chunks`` yields flat arrays, in any type, that make up ``shape``.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: Callable[[], Iterator[np.ndarray]]
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def copied(tensor: StoredTensor, dtype: str, *, name: str | None = None) -> Block:
+    """``tensor`` as it stands, under its own name or ``name``."""
+    return Block(name or tensor.name, dtype, tensor.shape, tensor.chunks)
+
+
+def side_by_side(tensor: StoredTensor, dtype: str) -> Block:
+    """``tensor`` ``[E, C, I]`` as ``[C, E·I]``, under its name with ``.columns``."""
+    count, rows, columns = tensor.shape
+    return Block(f"{tensor.name}.columns", dtype, (rows, count * columns), tensor.column_chunks)
+
+
+def computed(name: str, array: np.ndarray) -> Block:
+    """A small table that is calculated rather than copied."""
+    return Block(name, str(array.dtype), array.shape, lambda: iter([array.reshape(-1)]))
+
+
+@dataclass(frozen=True)
+class Region:
+    """What one initialiser reads: one block or several that stand side by side, of one type, as ``shape``."""
+
+    file: "WeightFile"
+    first: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the start of the file; known once the file is sealed."""
+        return self.file.offset(self.first)
+
+
+class WeightFile:
+    """A safetensors file under construction; ``location`` is its path inside the bundle."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._blocks: dict[str, Block] = {}
+        self._header: bytes | None = None
+        self._offsets: dict[str, int] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes of tensors, without the header."""
+        return sum(block.size for block in self._blocks.values())
+
+    def place(self, blocks: Sequence[Block], shape: tuple[int, ...] | None = None) -> Region:
+        """Put ``blocks`` into the file, one directly after the other, and give the region they make up.
+
+        A block that is there already is not put twice, so two graphs can read one tensor. ``shape`` is what the
+        initialiser says, with as many elements; without it, the shape of the only block.
+        Raises ValueError when the blocks differ from those of the same name, or cannot stand side by side.
+        """
+        names = [block.name for block in blocks]
+        known = [name for name in names if name in self._blocks]
+        if not known:
+            if self._header is not None:
+                raise ValueError(f"{self.location} is sealed; {names[0]} comes too late")
+            self._blocks |= {block.name: block for block in blocks}
+        order = list(self._blocks)
+        at = order.index(names[0])
+        if order[at : at + len(names)] != names or any(not _same(self._blocks[b.name], b) for b in blocks):
+            raise ValueError(f"{self.location}: {', '.join(names)} stand there already, in another form")
+        region = Region(self, names[0], blocks[0].dtype, shape or blocks[0].shape)
+        if region.size != sum(block.size for block in blocks):
+            raise ValueError(f"{self.location}: {', '.join(names)} do not make up {shape}")
+        return region
+
+    def seal(self) -> None:
+        """Fix the header, and with it every offset."""
+        entries, position = {}, 0
+        for block in self._blocks.values():
+            self._offsets[block.name] = position
+            entries[block.name] = {
+                "dtype": _CODES[block.dtype],
+                "shape": list(block.shape),
+                "data_offsets": [position, position := position + block.size],
+            }
+        text = json.dumps({"__metadata__": {"format": "pt"}} | entries, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # safetensors pads its headers so that the numbers start aligned
+        self._header = len(text).to_bytes(8, "little") + text
+
+    def offset(self, name: str) -> int:
+        """Where the block ``name`` starts, in bytes from the start of the file."""
+        if self._header is None:
+            raise ValueError(f"{self.location} is not sealed yet; its offsets are not known")
+        return len(self._header) + self._offsets[name]
+
+    def write(self, folder: Path, progress: Callable[[int], None] = lambda _size: None) -> None:
+        """Write the sealed file below ``folder``; ``progress`` is told the bytes of each piece.
+
+        Raises ParrotError when a number does not fit its new type, or is NaN where it is converted.
+        """
+        if self._header is None:
+            raise ValueError(f"{self.location} is not sealed yet")
+        path = folder / self.location
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(self._header)
+            for block in self._blocks.values():
+                start = file.tell()
+                for chunk in block.chunks():
+                    data = _converted(chunk, block)
+                    file.write(data.view(np.uint8).data)
+                    progress(data.nbytes)
+                if file.tell() - start != block.size:
+                    raise ValueError(f"{block.name}: {file.tell() - start} bytes written, {block.size} announced")
+
+
+def _same(one: Block, other: Block) -> bool:
+    return (one.dtype, one.shape) == (other.dtype, other.shape)
+
+
+def _converted(chunk: np.ndarray, block: Block) -> np.ndarray:
+    """``chunk`` in the block's type: itself where it has that type already."""
+    if str(chunk.dtype) == block.dtype:
+        return chunk
+    with np.errstate(over="ignore", invalid="ignore"):
+        data = chunk.astype(block.dtype)
+    if not np.isfinite(data).all():
+        if not np.isfinite(chunk).all():
+            raise ParrotError(f"{block.name} holds NaN or infinity; train again from the last good checkpoint")
+        largest = float(np.abs(chunk).max())
+        raise ParrotError(f"{block.name} holds {largest:g}, above fp16's {_LARGEST_HALF:g}; export with --fp32")
+    return data
