@@ -45,7 +45,11 @@ def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration
     llm = _load(Qwen2ForCausalLM, config.backbones.llm, "llm")
     settings = ParrotConfig(vision_config=vision.config.to_dict(), text_config=llm.config.to_dict(), num_experts=0)
     model = ParrotForConditionalGeneration(settings)
-    weights = {f"model.vision_tower.{name}": weight for name, weight in vision.state_dict().items()}
+    # transformers names the encoder's tensors with this prefix in some releases, and without it in others.
+    weights = {
+        f"model.vision_tower.vision_model.{name.removeprefix('vision_model.')}": weight
+        for name, weight in vision.state_dict().items()
+    }
     for name, weight in llm.state_dict().items():
         weights[name if name.startswith("lm_head.") else name.replace("model.", "model.language_model.", 1)] = weight
     known = model.state_dict().keys()
@@ -113,10 +117,17 @@ def _folder(source: str, part: str) -> str | Path:
 
 def _load(kind: Any, source: str, part: str) -> Any:
     try:
-        return kind.from_pretrained(_folder(source, part), dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        model, report = kind.from_pretrained(_folder(source, part), dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"backbones.{part}={source}: cannot be loaded as {kind.__name__} ({reason})") from error
+    if report["missing_keys"]:
+        # transformers would fill them at random: training would run, and start from noise.
+        raise InputError(
+            f"backbones.{part}={source}: {len(report['missing_keys'])} weights of {kind.__name__} are missing, the first "
+            f"is {sorted(report['missing_keys'])[0]}; give a whole checkpoint of that kind"
+        )
+    return model
 
 
 def _tokenizer(source: str, model: "ParrotForConditionalGeneration") -> Path:

@@ -53,8 +53,9 @@ class Conversations(Dataset):
 
     A batch: input_ids ``int64[B, T]`` (``pad_id`` after each end), labels ``int64[B, T]`` (IGNORED but on answers),
     prompt_mask ``bool[B, T]`` (the text that guides the router), languages ``int64[B]`` (into ``language_codes``),
-    samples ``int64[B]``, and, when the batch has images, pixel_values ``float32[N, 3, S, S]``. No attention mask:
-    padding stands last, where causal attention sees it from nothing that counts.
+    samples ``int64[B]``, pixel_values ``float32[N, 3, S, S]``. N may be 0: an empty batch of images still passes
+    through encoder, projector and mixture, so every trained weight has a gradient and all ranks stay in step. No
+    attention mask: padding stands last, where causal attention sees it from nothing that counts.
     """
 
     def __init__(self, *, recipe: ImageRecipe, pad_id: int, image_tokens: int, max_length: int) -> None:
@@ -122,12 +123,13 @@ class Conversations(Dataset):
             "prompt_mask": torch.from_numpy(inside & (input_ids >= 0) & (labels == IGNORED)),
             "languages": torch.from_numpy(self.languages[numbers]),
             "samples": torch.from_numpy(numbers),
+            "pixel_values": self._pixels(images),
         }
-        if images:
-            batch["pixel_values"] = self._pixels(images)
         return batch
 
     def _pixels(self, images: list[tuple[int, int]]) -> torch.Tensor:
+        if not images:
+            return torch.empty(0, 3, self.recipe.size, self.recipe.size)
         if self._stores[0][1].pixels is None:
             return torch.from_numpy(np.stack([self._decode(self._stores[part][1].paths[row]) for part, row in images]))
         pixels = np.stack([self._stores[part][1].pixels[row] for part, row in images])
