@@ -47,7 +47,7 @@ def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration
     model = ParrotForConditionalGeneration(settings)
     # transformers names the encoder's tensors with this prefix in some releases, and without it in others.
     weights = {
-        f"model.vision_tower.vision_model.{name.removeprefix('vision_model.')}": weight
+        f"model.vision_tower.{name.removeprefix('vision_model.')}": weight
         for name, weight in vision.state_dict().items()
     }
     for name, weight in llm.state_dict().items():
@@ -124,8 +124,8 @@ def _load(kind: Any, source: str, part: str) -> Any:
     if report["missing_keys"]:
         # transformers would fill them at random: training would run, and start from noise.
         raise InputError(
-            f"backbones.{part}={source}: {len(report['missing_keys'])} weights of {kind.__name__} are missing, the first "
-            f"is {sorted(report['missing_keys'])[0]}; give a whole checkpoint of that kind"
+            f"backbones.{part}={source}: {len(report['missing_keys'])} weights of {kind.__name__} are missing, first "
+            f"{sorted(report['missing_keys'])[0]}; give a whole checkpoint of that kind"
         )
     return model
 

@@ -132,10 +132,12 @@ def nano_data(output: Path | None, config_name: str, overrides: tuple[str, ...],
     Example: parrot-train nano data -o data/nano
     """
     from parrot_train.config import load_config
-    from parrot_train.nano.write import ensure_data
 
     config = load_config(config_name, overrides)
-    files = ensure_data(output or Path(config.data.nano_folder), config.nano)
+
+    from parrot_train.stages import nano_data as draw
+
+    files = draw(config, output or Path(config.data.nano_folder))
     if as_json:
         click.echo(json.dumps({name: str(path) for name, path in files.items()}))
         return
@@ -144,13 +146,20 @@ def nano_data(output: Path | None, config_name: str, overrides: tuple[str, ...],
 
 
 @nano.command("backbones")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [weights/ inside the package].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [runs/nano/backbones].")
+@click.option("--force", is_flag=True, help="Replace the backbones that the folder holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the folders as JSON.")
 @verbose_option
-def nano_backbones(output: Path | None) -> None:
-    """Pretrain the small vision encoder and the small language model that the package ships.
+def nano_backbones(output: Path | None, force: bool, as_json: bool) -> None:
+    """Pretrain the small vision encoder and language model that the package ships: about an hour on two cores.
 
-    Example: parrot-train nano backbones -o weights
+    Example: parrot-train nano backbones -o runs/mine/backbones
     """
-    from parrot_train.nano.backbones import make_backbones
+    from parrot_train.nano.backbones import DEFAULT_FOLDER, make_backbones
 
-    make_backbones(output)
+    folders = make_backbones(output or DEFAULT_FOLDER, force=force, report=lambda line: click.echo(line, err=True))
+    if as_json:
+        click.echo(json.dumps({name: str(path) for name, path in folders.items()}))
+        return
+    for name, path in folders.items():
+        click.echo(f"{name}: {path}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.publish import write_file
@@ -166,12 +167,23 @@ def data_files(config: TrainConfig, stage: int) -> list[Path]:
     files: list[Path] = []
     for name in config.files(stage):
         if name == NANO:
-            from parrot_train.nano.write import ensure_data
-
-            files.append(ensure_data(Path(config.data.nano_folder), config.nano)[f"stage{stage}"])
+            files.append(nano_data(config, Path(config.data.nano_folder))[f"stage{stage}"])
         else:
             files.append(Path(name))
     return files
+
+
+def nano_data(config: TrainConfig, folder: Path) -> dict[str, Path]:
+    """The nano world's files (stage1, stage2, heldout) in ``folder``, drawn with a progress bar where missing."""
+    from parrot_train.nano.write import ensure_data
+
+    with tqdm(desc="nano pictures", unit="", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return ensure_data(folder, config.nano, progress=progress)
 
 
 def _trainer(request: StageRequest, model: Any, prepared: Prepared, signals: Signals) -> Any:

@@ -29,9 +29,6 @@ from parrot_train.data.collator import IGNORED, Conversations, LengthBatches, as
 PARTS = ("vision_tower", "multi_modal_projector", "moe", "language_model")
 
 
-_ANSWERS_AT_ONCE = 1024
-
-
 class DivergedError(ParrotError):
     """The loss or the gradient is no number any more."""
 
@@ -106,12 +103,6 @@ class ParrotTrainer(Trainer):
         # Since the last log line: sum of losses and answer tokens per language, tokens of all kinds.
         self._language_loss = torch.zeros(2, languages, dtype=torch.float64, device=args.device)
         self._tokens, self._since = 0, time.perf_counter()
-        # The model computes logits of answer positions alone and returns their mean loss; the log wants them apart.
-        self._answer_logits: torch.Tensor | None = None
-        self.model.lm_head.register_forward_hook(self._keep_logits)
-
-    def _keep_logits(self, _module: nn.Module, _inputs: tuple, logits: torch.Tensor) -> None:
-        self._answer_logits = logits.detach()
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of like length; distributed over the ranks by accelerate."""
@@ -167,30 +158,20 @@ class ParrotTrainer(Trainer):
         inputs = dict(inputs)
         languages = inputs.pop("languages")
         inputs.pop("samples")
-        whole = self.accelerator.unwrap_model(model).model
-        whole.vision_tower.eval()  # frozen, dropout included
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if not len(inputs["pixel_values"]):
-            # Text alone uses neither projector nor mixture, but backward, and other ranks, wait for all that learn.
-            parts = [part for part in (whole.multi_modal_projector, whole.moe) if part is not None]
-            loss = loss + 0.0 * sum(parameter.flatten()[0] for part in parts for parameter in part.parameters())
-        self._count(inputs["labels"], languages)
-        return (loss, outputs) if return_outputs else loss
-
-    @torch.no_grad()
-    def _count(self, labels: torch.Tensor, languages: torch.Tensor) -> None:
-        """Add a batch's losses to the sums per language, from the logits that the output layer just gave."""
-        targets = labels[:, 1:]
+        targets = inputs["labels"][:, 1:]
         answers = targets != IGNORED
-        logits, self._answer_logits = self._answer_logits, None
-        # In pieces: as float32 the logits of a whole batch over a large vocabulary are gigabytes.
-        pieces = zip(logits.split(_ANSWERS_AT_ONCE), targets[answers].split(_ANSWERS_AT_ONCE), strict=True)
-        losses = torch.cat(
-            [nn.functional.cross_entropy(some.float(), wanted, reduction="none") for some, wanted in pieces]
-        )
-        where = languages[:, None].expand_as(targets)[answers]
-        self._language_loss.index_add_(1, where, torch.stack([losses, torch.ones_like(losses)]).double())
-        self._tokens += labels.numel()
+        self.accelerator.unwrap_model(model).model.vision_tower.eval()  # frozen, dropout included
+        outputs = model(**inputs, answers_only=True)
+        losses = nn.functional.cross_entropy(outputs.logits.float(), targets[answers], reduction="none")
+        with torch.no_grad():
+            where = languages[:, None].expand_as(targets)[answers]
+            self._language_loss.index_add_(1, where, torch.stack([losses, torch.ones_like(losses)]).double())
+            self._tokens += inputs["labels"].numel()
+        loss = losses.sum() / (max(len(losses), 1) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # num_items_in_batch counts all ranks, whose gradients are averaged, not added.
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None = None

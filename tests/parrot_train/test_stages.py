@@ -40,7 +40,7 @@ def weights(run):
 
 def backbone_weights(backbones):
     found = {
-        f"model.vision_tower.vision_model.{name.removeprefix('vision_model.')}": tensor
+        f"model.vision_tower.{name}": tensor
         for name, tensor in load_file(backbones.vision / "model.safetensors").items()
     }
     for name, tensor in load_file(backbones.llm / "model.safetensors").items():
