@@ -111,7 +111,7 @@ def batches(encoded: list, recipe: LanguageRecipe, pad_id: int) -> Iterator[tupl
     random_ = np.random.default_rng(recipe.seed)
     while True:
         order = random_.permutation(len(encoded))
-        chunk = recipe.batch * 32
+        chunk = min(recipe.batch * 32, len(order))
         for start in range(0, len(order) - chunk + 1, chunk):
             group = sorted(order[start : start + chunk], key=lambda i: len(encoded[i][0]))
             starts = random_.permutation(len(group) // recipe.batch) * recipe.batch

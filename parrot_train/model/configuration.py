@@ -1,0 +1,79 @@
+"""ParrotConfig: every number that decides the shape of a Parrot model."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import CLIPVisionConfig, PreTrainedConfig, Qwen2Config
+
+
+@strict
+class ParrotConfig(PreTrainedConfig):
+    """Configuration of CLIP → projector → text-guided mixture of experts → Qwen2 language model.
+
+    Args:
+        vision_config: a CLIPVisionConfig, or a dict of its fields.
+        text_config: a Qwen2Config, or a dict of its fields.
+        projector_hidden_act: activation between the projector's two Linear layers.
+        vision_feature_layer: which hidden state of the vision encoder is used, as an index into its
+            ``num_hidden_layers + 1`` hidden states (the first is the embeddings' output). Later layers are left out.
+        vision_feature_select: ``cls_patch``, the only form: the class token is kept, and stands first.
+        num_experts: E. 0 is LLaVA: the model then has no router and no experts at all.
+        expert_kind: ``mlp`` is two Linear with SiLU (paper, §3.3), ``swiglu`` bias-free gate/up/down (released code).
+        expert_intermediate_size: I, the hidden width of an expert; the language model's width when not given.
+        residual: ``paper`` is G = H + α·M (Eq. 5), ``released`` is M + α·H (the released checkpoints).
+        alpha: the α of either form.
+        image_token_id: marks an image position in ``input_ids``; negative, so that no text can spell it.
+        tie_word_embeddings: the language model's output layer is its word embeddings. True here or in ``text_config``
+            sets both.
+
+    Raises huggingface_hub's StrictDataclassError, which names the field, for a value of another type or out of range.
+    """
+
+    model_type = "parrot"
+    sub_configs_defaults = {"vision_config": CLIPVisionConfig, "text_config": Qwen2Config}  # noqa: RUF012
+    keys_to_ignore_at_inference = ["past_key_values", "routing"]  # noqa: RUF012
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    projector_hidden_act: str = "gelu"
+    vision_feature_layer: int = -2
+    vision_feature_select: Literal["cls_patch"] = "cls_patch"
+    num_experts: int = 6
+    expert_kind: Literal["mlp", "swiglu"] = "mlp"
+    expert_intermediate_size: int | None = None
+    residual: Literal["paper", "released"] = "paper"
+    alpha: float = 1.0
+    image_token_id: int = -200
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.expert_intermediate_size is None:
+            self.expert_intermediate_size = self.text_config.hidden_size
+        self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
+        self.text_config.tie_word_embeddings = self.tie_word_embeddings
+
+    def validate_sizes(self) -> None:
+        """Run by ``@strict`` after construction: values that fit their type but describe no model."""
+        states = self.vision_config.num_hidden_layers + 1
+        if not -states <= self.vision_feature_layer < states:
+            raise ValueError(
+                f"vision_feature_layer is {self.vision_feature_layer}, but the vision encoder has {states} hidden "
+                f"states: give a number from {-states} to {states - 1}"
+            )
+        if self.num_experts < 0:
+            raise ValueError(f"num_experts is {self.num_experts}; give 0 (LLaVA) or more")
+        if self.expert_intermediate_size < 1:
+            raise ValueError(f"expert_intermediate_size is {self.expert_intermediate_size}; give 1 or more")
+        if self.image_token_id >= 0:
+            raise ValueError(f"image_token_id is {self.image_token_id}, a vocabulary row; give a negative number")
+
+    @property
+    def image_tokens(self) -> int:
+        """P, the positions one image takes in the language model: its patches and the class token."""
+        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2 + 1
+
+    @property
+    def vision_layers(self) -> int:
+        """How many layers of the vision encoder are computed to reach ``vision_feature_layer``."""
+        return self.vision_feature_layer % (self.vision_config.num_hidden_layers + 1)

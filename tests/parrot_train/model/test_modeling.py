@@ -1,0 +1,197 @@
+"""The whole model: splicing, routing per sample, padding, loss, generation, and what is saved."""
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModelForImageTextToText, CLIPVisionModel
+
+from parrot_train.model import ParrotForConditionalGeneration
+from parrot_train.model.trainable import set_trainable
+
+from .conftest import pictures, prompts, tiny_config, tiny_model
+
+# float32 sums in another order: batched against single, padded against not.
+CLOSE = {"atol": 2e-4, "rtol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def model() -> ParrotForConditionalGeneration:
+    return tiny_model()
+
+
+def test_vision_features_are_clips_hidden_state_minus_two(model):
+    whole = CLIPVisionModel(model.config.vision_config).eval()
+    tower = model.model.vision_tower.state_dict()
+    missing = whole.load_state_dict(tower, strict=False).missing_keys
+    assert all(name.startswith(("encoder.layers.2.", "post_layernorm")) for name in missing)
+    images = pictures(3)
+    expected = whole(images, output_hidden_states=True).hidden_states[-2]
+    torch.testing.assert_close(model.model.get_vision_features(images), expected)
+    assert expected.shape == (3, 17, 12)
+
+
+def test_visual_tokens_stand_where_the_image_stands(model):
+    ids, mask = prompts("5i9", length=33)
+    images = pictures(1)
+    embed = model.model.language_model.embed_tokens
+    words = embed(ids.clamp(min=0))
+    tokens, _ = model.model.mix(model.get_image_features(images), ids < 0, words, (ids >= 0) & mask.bool())
+    spliced = torch.cat([words[:, :5], tokens, words[:, 22:]], dim=1)
+    expected = model(inputs_embeds=spliced, attention_mask=mask).logits
+    torch.testing.assert_close(model(ids, mask, images).logits[:, :31], expected[:, :31])
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_batch_is_its_samples_alone(model, left):
+    """Batch 3 of length 60: two images, one image, none; each routed with its own prompt, padding unseen."""
+    layouts = ("4i3i8", "6i7", "9")
+    ids, mask = prompts(*layouts, length=60, left=left)
+    images = pictures(3)
+    together = model(ids, mask, images)
+    assert together.routing.shape == (3, 6)
+    start = 0
+    for row, layout in enumerate(layouts):
+        count = layout.count("i")
+        alone_ids = ids[row][mask[row].bool()][None]
+        part = images[start : start + count] if count else None
+        alone = model(alone_ids, torch.ones_like(alone_ids), part)
+        torch.testing.assert_close(together.logits[row][mask[row].bool()], alone.logits[0], **CLOSE)
+        if count:
+            torch.testing.assert_close(together.routing[start : start + count], alone.routing, **CLOSE)
+        start += count
+
+
+def test_the_question_moves_the_routing(model):
+    ids, mask = prompts("4i8", length=33)
+    other = ids.clone()
+    other[0, 25] = (other[0, 25] + 40) % 97
+    images = pictures(1)
+    assert not torch.allclose(model(ids, mask, images).routing, model(other, mask, images).routing, atol=1e-5)
+
+
+def test_answers_do_not_reach_the_router(model):
+    ids, mask = prompts("4i12", length=33)
+    labels = torch.full_like(ids, -100)
+    labels[0, 28:] = ids[0, 28:]
+    changed = ids.clone()
+    changed[0, 28:] = (changed[0, 28:] + 31) % 97
+    images = pictures(1)
+    routing = [
+        model(each, mask, images, labels=torch.where(labels == -100, labels, each)).routing for each in (ids, changed)
+    ]
+    torch.testing.assert_close(*routing)
+
+
+def test_loss_is_the_mean_over_answers(model):
+    ids, mask = prompts("4i8", "6i3", "11", length=40)
+    labels = torch.where(torch.rand(ids.shape, generator=torch.Generator().manual_seed(2)) < 0.4, ids, -100)
+    labels[(ids < 0) | (mask == 0)] = -100
+    images = pictures(2)
+    prompt = (ids >= 0) & (labels == -100) & mask.bool()
+    logits = model(ids, mask, images, prompt_mask=prompt).logits
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(model(ids, mask, images, labels=labels).loss, expected)
+    answers = (labels[:, 1:] != -100).sum()
+    scaled = model(ids, mask, images, labels=labels, num_items_in_batch=answers * 2).loss
+    torch.testing.assert_close(scaled, expected / 2)
+    short = model(ids, mask, images, labels=labels, answers_only=True).logits
+    torch.testing.assert_close(short, logits[:, :-1][labels[:, 1:] != -100], **CLOSE)
+
+
+def test_images_and_positions_must_agree(model):
+    ids, mask = prompts("4i8", length=33)
+    with pytest.raises(ValueError, match=r"\[17\] image positions per sample, but there are 2 images of 17"):
+        model(ids, mask, pictures(2))
+    with pytest.raises(ValueError, match="17 image positions, but there is no pixel_values"):
+        model(ids, mask)
+
+
+@pytest.mark.parametrize("experts", [6, 0])
+def test_generate_is_step_by_step_argmax(experts):
+    model = tiny_model(num_experts=experts)
+    ids, mask = prompts("4i8", length=29)
+    images = pictures(1)
+    prompt = ids >= 0
+    expected = ids.clone()
+    for _ in range(7):
+        grown = torch.cat([prompt, torch.zeros(1, expected.shape[1] - ids.shape[1], dtype=torch.bool)], dim=1)
+        logits = model(expected, torch.ones_like(expected), images, prompt_mask=grown).logits
+        expected = torch.cat([expected, logits[:, -1:].argmax(-1)], dim=1)
+    options = {"max_new_tokens": 7, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    assert model.generate(ids, attention_mask=mask, pixel_values=images, **options).tolist() == expected.tolist()
+
+
+def test_generate_in_a_left_padded_batch_gives_the_same_tokens(model):
+    layouts = ("4i8", "3i2i5", "9")
+    ids, mask = prompts(*layouts, length=50, left=True)
+    images = pictures(3)
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    together = model.generate(ids, attention_mask=mask, pixel_values=images, **options)[:, 50:]
+    parts = (images[:1], images[1:], None)
+    for row, part in enumerate(parts):
+        alone = ids[row][mask[row].bool()][None]
+        single = model.generate(alone, attention_mask=torch.ones_like(alone), pixel_values=part, **options)
+        assert single[0, alone.shape[1] :].tolist() == together[row].tolist()
+
+
+def test_the_vision_tower_runs_once_per_answer(model, monkeypatch):
+    calls = []
+    encode = model.model.get_vision_features
+    monkeypatch.setattr(model.model, "get_vision_features", lambda images: calls.append(1) or encode(images))
+    ids, mask = prompts("4i8", length=29)
+    model.generate(ids, attention_mask=mask, pixel_values=pictures(1), max_new_tokens=5, eos_token_id=None)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_is_saved_is_read_back_bit_by_bit(tmp_path, dtype, tied):
+    model = tiny_model(tie_word_embeddings=tied).to(dtype)
+    model.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).alpha == 0.7
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=dtype)
+    assert type(again) is ParrotForConditionalGeneration
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+    assert (again.lm_head.weight is again.model.language_model.embed_tokens.weight) == tied
+
+
+@pytest.mark.parametrize(
+    ("stage", "learning"),
+    [(1, {"multi_modal_projector"}), (2, {"multi_modal_projector", "moe", "language_model", "lm_head"})],
+)
+def test_what_learns_in_each_stage(stage, learning):
+    model = tiny_model(tie_word_embeddings=False)
+    counts = set_trainable(model, stage)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name.removeprefix("model.").split(".")[0] for name in trained} == learning
+    assert sum(counts.values()) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert set_trainable(model, 1).keys() == {"projector"}
+    with pytest.raises(ValueError, match="expected 1 or 2"):
+        set_trainable(model, 3)
+
+
+def test_gradients_reach_what_learns_and_only_that():
+    model = tiny_model().train()
+    set_trainable(model, 2)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    ids, mask = prompts("4i8", "5", length=33)
+    model(
+        ids, mask, pictures(1), labels=torch.where((ids > 50) & (mask > 0), ids, -100), use_cache=False
+    ).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_experts": -1}, "num_experts is -1"),
+        ({"image_token_id": 5}, "image_token_id is 5"),
+        ({"expert_kind": "x"}, "expert_kind"),
+        ({"vision_feature_layer": 4}, "4 hidden states"),
+    ],
+)
+def test_a_configuration_that_describes_no_model_is_refused(settings, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        tiny_config(**settings)
