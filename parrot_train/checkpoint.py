@@ -190,6 +190,23 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
     return None
 
 
+def trim_log(run: Path, step: int) -> None:
+    """Drop the log lines after ``step``, and one that a crash cut short: a resumed run writes them again."""
+    path = run / LOG_FILE
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            written = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            break
+        if written > step:
+            break
+        kept.append(line + "\n")
+    write_file(path, "".join(kept).encode())
+
+
 def checkpoint_step(checkpoint: Path) -> int:
     """N of ``checkpoint-N``."""
     match = _STEP.fullmatch(checkpoint.name)

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,11 +28,13 @@ from parrot_train.checkpoint import (
     CONFIG_FILE,
     RUN_FILE,
     SKIPPED_FILE,
+    checkpoint_step,
     clear_run,
     last_good_checkpoint,
     locked,
     publish_files,
     read_run,
+    trim_log,
     write_json,
     write_run,
 )
@@ -135,6 +138,7 @@ def _train(request: StageRequest, old: dict[str, Any] | None, signals: Signals) 
         _check_same(old, note, run)
         note["started"] = old.get("started", note["started"])
         checkpoint, faults = last_good_checkpoint(run)
+        trim_log(run, checkpoint_step(checkpoint) if checkpoint else 0)
         for fault in faults:
             _say(fault)
         _say(f"{run}: goes on from {checkpoint or 'the beginning, as there is no checkpoint yet'}")
@@ -152,7 +156,8 @@ def _train(request: StageRequest, old: dict[str, Any] | None, signals: Signals) 
             raise InterruptedRunError(signals.received, f"{run}: stopped at step {step} and saved; go on with --resume")
     except BaseException as error:
         status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-        write_run(run, note | {"status": status, "error": " ".join(str(error).split()) or type(error).__name__})
+        with suppress(OSError):  # on a full disk the first error is the one to see
+            write_run(run, note | {"status": status, "error": " ".join(str(error).split()) or type(error).__name__})
         raise
     note |= {
         "steps": result.global_step,
@@ -170,6 +175,9 @@ def data_files(config: TrainConfig, stage: int) -> list[Path]:
             files.append(nano_data(config, Path(config.data.nano_folder))[f"stage{stage}"])
         else:
             files.append(Path(name))
+    for path in files:
+        if files.count(path) > 1:
+            raise InputError(f"{path}: is named twice among the data files; name it once")
     return files
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -100,7 +101,7 @@ class ParrotTrainer(Trainer):
             self.remove_callback(callback)
         self.add_callback(_Progress(run / LOG_FILE, stop_signal))
         languages = len(conversations.language_codes)
-        # Since the last log line: sum of losses and answer tokens per language, tokens of all kinds.
+        # Since the last log line: sum of losses and answer tokens per language; tokens of all kinds but padding.
         self._language_loss = torch.zeros(2, languages, dtype=torch.float64, device=args.device)
         self._tokens, self._since = 0, time.perf_counter()
 
@@ -157,7 +158,7 @@ class ParrotTrainer(Trainer):
         """Mean cross entropy over the answer tokens of the optimiser step; sums per language are kept for the log."""
         inputs = dict(inputs)
         languages = inputs.pop("languages")
-        inputs.pop("samples")
+        samples = inputs.pop("samples")
         targets = inputs["labels"][:, 1:]
         answers = targets != IGNORED
         self.accelerator.unwrap_model(model).model.vision_tower.eval()  # frozen, dropout included
@@ -166,7 +167,7 @@ class ParrotTrainer(Trainer):
         with torch.no_grad():
             where = languages[:, None].expand_as(targets)[answers]
             self._language_loss.index_add_(1, where, torch.stack([losses, torch.ones_like(losses)]).double())
-            self._tokens += inputs["labels"].numel()
+            self._tokens += int(self.train_dataset.lengths[samples.cpu().numpy()].sum())
         loss = losses.sum() / (max(len(losses), 1) if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # num_items_in_batch counts all ranks, whose gradients are averaged, not added.
@@ -190,12 +191,14 @@ class ParrotTrainer(Trainer):
         return norm
 
     def _stop_diverged(self, what: str, value: Any, where: str) -> None:
-        good, _ = last_good_checkpoint(self.run_folder)
-        kept = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
         raise DivergedError(
             f"{what} became {float(value)} at step {self.state.global_step + 1} {where}".rstrip()
-            + f"; {kept}; go on from it with --resume, and with a lower learning rate if it happens again"
+            + f"; {self._kept()}; --resume goes on from there; if it happens again, start anew, more slowly"
         )
+
+    def _kept(self) -> str:
+        good, _ = last_good_checkpoint(self.run_folder)
+        return f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss per language and the speed since the last line."""
@@ -221,13 +224,19 @@ class ParrotTrainer(Trainer):
         final, self.args.output_dir = self.args.output_dir, str(partial)
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                name = f"checkpoint-{self.state.global_step}"
+                seal_checkpoint(partial / name, folder / name)
+                keep_newest(self.run_folder, self.stage.keep_checkpoints)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors each wrap a full disk
+            shutil.rmtree(partial, ignore_errors=True)
+            raise ParrotError(
+                f"the checkpoint of step {self.state.global_step} cannot be written to {folder} "
+                f"({' '.join(str(error).split())}); {self._kept()}; make room and go on with --resume"
+            ) from error
         finally:
             self.args.output_dir = final
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            name = f"checkpoint-{self.state.global_step}"
-            seal_checkpoint(partial / name, folder / name)
-            keep_newest(self.run_folder, self.stage.keep_checkpoints)
 
 
 class _Progress(TrainerCallback):

@@ -4,6 +4,7 @@
 the prompt, so a changed input is another cache and an old one is never wrong. Images are watched by size and time.
 """
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -12,6 +13,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -83,12 +85,22 @@ def token_store(path: Path, tokenizer: Path, *, image_tokens: int, workers: int,
     ).hexdigest()[:16]
     root = path.parent if os.access(path.parent, os.W_OK) else fallback
     folder = root / FOLDER / f"{path.stem}-{key}"
-    if not (folder / "meta.json").is_file():
-        _build_tokens(path, folder, tokenizer, image_tokens, workers)
+    with _alone(folder):
+        if not (folder / "meta.json").is_file():
+            _build_tokens(path, folder, tokenizer, image_tokens, workers)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     problems = [Problem(str(path), *problem) for problem in meta.pop("problems")]
     return TokenStore(path, folder, digest, problems=problems, **arrays, **meta)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time build in the cache ``folder``; the next one finds the work done."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _build_tokens(path: Path, folder: Path, tokenizer: Path, image_tokens: int, workers: int) -> None:
@@ -179,13 +191,14 @@ def image_store(
     signature = hashlib.sha256(json.dumps([_stat(path) for path in paths]).encode()).hexdigest()
     key = hashlib.sha256(json.dumps([_VERSION, asdict(recipe)]).encode()).hexdigest()[:12]
     note, array = folder / f"images-{key}.json", folder / f"pixels-{key}.npy"
-    known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-    if known.get("signature") != signature or (keep_pixels and not array.is_file()):
-        bad = _decode_all(paths, recipe, array if keep_pixels else None, workers)
-        known = {"signature": signature, "bad": {str(row): reason for row, reason in bad.items()}}
-        if not keep_pixels:
-            array.unlink(missing_ok=True)  # of older image files
-        write_file(note, json.dumps(known, ensure_ascii=False).encode())
+    with _alone(folder):
+        known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        if known.get("signature") != signature or (keep_pixels and not array.is_file()):
+            bad = _decode_all(paths, recipe, array if keep_pixels else None, workers)
+            known = {"signature": signature, "bad": {str(row): reason for row, reason in bad.items()}}
+            if not keep_pixels:
+                array.unlink(missing_ok=True)  # of older image files
+            write_file(note, json.dumps(known, ensure_ascii=False).encode())
     bad = {int(row): reason for row, reason in known["bad"].items()}
     pixels = np.load(array, mmap_mode="r") if keep_pixels else None
     return ImageStore(paths, bad, pixels, f"{key}-{signature[:12]}")

@@ -117,7 +117,7 @@ class Conversations(Dataset):
         flat = np.concatenate(tokens)
         input_ids[inside] = flat
         labels[inside] = np.where(np.concatenate(answers), flat, IGNORED)
-        batch = {
+        return {
             "input_ids": torch.from_numpy(input_ids),
             "labels": torch.from_numpy(labels),
             "prompt_mask": torch.from_numpy(inside & (input_ids >= 0) & (labels == IGNORED)),
@@ -125,7 +125,6 @@ class Conversations(Dataset):
             "samples": torch.from_numpy(numbers),
             "pixel_values": self._pixels(images),
         }
-        return batch
 
     def _pixels(self, images: list[tuple[int, int]]) -> torch.Tensor:
         if not images:

@@ -48,7 +48,7 @@ def prepare(
     problems: list[Problem] = []
     sources: list[dict[str, Any]] = []
     total = 0
-    for path in dict.fromkeys(files):
+    for path in files:
         store = token_store(path, tokenizer, image_tokens=image_tokens, workers=workers, fallback=fallback)
         root = Path(data.image_folder) if data.image_folder else path.parent
         keep = data.image_cache != "none"

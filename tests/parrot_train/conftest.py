@@ -107,6 +107,6 @@ def settings(backbones):
         *[
             f"stage{stage}.{setting}"
             for stage in (1, 2)
-            for setting in ("global_batch=8", "micro_batch=4", "log_steps=1")
+            for setting in ("learning_rate=1e-3", "global_batch=8", "micro_batch=4", "log_steps=1", "epochs=1")
         ],
     ]

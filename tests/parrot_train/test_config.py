@@ -66,7 +66,7 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
         ("stage1.learning_rate=fast", "expected float, got 'fast'"),
         ("stage1.learning_rate=-1", "above 0"),
         ("stage1.save_steps=1.5", "expected int, got 1.5"),
-        ("stage1.global_batch=40", "a multiple of micro_batch (32)"),
+        ("stage1.global_batch=41", "a multiple of micro_batch ("),
         ("stage2.scheduler=cosin", "did you mean 'cosine'"),
         ("data.stage1=one.json", "expected"),
         ("data.max_bad_fraction=1.0", "below 1"),

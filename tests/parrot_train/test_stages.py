@@ -1,15 +1,17 @@
 """Both stages, end to end on tiny random backbones: what learns, what does not, what is written, what is refused."""
 
+import errno
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from parrot_runtime.errors import InputError
+from parrot_runtime.errors import InputError, ParrotError
 from parrot_train import checkpoint
 from parrot_train.config import load_config
 from parrot_train.data.check import BadRecordsError
@@ -349,6 +351,50 @@ def test_a_signal_saves_and_ends_with_its_code(train, monkeypatch, number):
     assert checkpoint.last_good_checkpoint(run)[0].name == "checkpoint-3"
     train(1, "stage1.save_steps=100", "stage1.micro_batch=8", resume=True)
     assert weights(whole).keys() == weights(run).keys()
+
+
+def test_the_log_of_a_resumed_run_has_every_step_once(train, monkeypatch):
+    settings = ("stage1.save_steps=2",)
+    with monkeypatch.context() as patch:
+        crash_at(patch, 4)
+        with pytest.raises(Stop):
+            train(1, *settings)
+    log = Path("runs/nano/stage1/log.jsonl")
+    assert len(log.read_text().splitlines()) == 3
+    with log.open("a") as file:
+        file.write('{"step": 4, "lo')  # cut short
+    train(1, *settings, resume=True)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("place", ["torch.save", "parrot_train.trainer.seal_checkpoint"])
+def test_a_full_disk_keeps_the_last_checkpoint(train, monkeypatch, place):
+    whole = train(1, output=Path("whole"))
+    module, _, name = place.rpartition(".")
+    original, calls = getattr(sys.modules[module], name), []
+
+    def full(*arguments, **options):
+        calls.append(1)
+        if len(calls) > (8 if name == "save" else 2):  # the Trainer calls torch.save four times per checkpoint
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, full)
+        with pytest.raises(ParrotError, match=r"step 3 cannot be written .*No space left.*checkpoint-2;") as caught:
+            train(1, "stage1.save_steps=1")
+    assert caught.value.exit_code == 1
+    run = Path("runs/nano/stage1")
+    assert checkpoint.last_good_checkpoint(run)[0].name == "checkpoint-2"
+    assert not list((run / "checkpoints").glob(".*"))
+    train(1, "stage1.save_steps=1", resume=True)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(run)[name])
+
+
+def test_a_file_named_twice_is_refused(train):
+    with pytest.raises(InputError, match="named twice"):
+        train(1, "data.stage1=[data/train.json, data/train.json]")
 
 
 # --- divergence -----------------------------------------------------------------------------------------------------

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from torch.utils.data import DataLoader
 
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import IMAGE_TOKEN_ID, PromptEncoder
 from parrot_train.config import DataConfig
 from parrot_train.data.check import BadRecordsError
-from parrot_train.data.collator import IGNORED, ImageChangedError, LengthBatches
+from parrot_train.data.collator import IGNORED, ImageChangedError, LengthBatches, as_batch
 from parrot_train.data.prepare import prepare
 from parrot_train.data.records import parse_records
 
@@ -66,7 +67,7 @@ def test_a_batch_is_the_padded_prompts_and_the_images_in_order(data, ready, back
 
 def test_files_are_joined_and_their_languages_with_them(data, ready):
     one = data([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}], "one.json")
-    prepared = ready(one, data(), one)
+    prepared = ready(one, data())
     conversations = prepared.conversations
     assert len(conversations) == 41
     assert conversations.language_codes == ["und", "en", "tr", "zh"]
@@ -163,6 +164,17 @@ def test_an_image_lost_after_the_check_is_an_error_and_not_another_image(data, r
     with pytest.raises(ImageChangedError) as caught:
         conversations.__getitems__([0, 1])
     assert "1.png" in str(caught.value)
+
+
+def test_a_loading_worker_says_it_in_one_line(data, ready):
+    path = data()
+    conversations = ready(path, image_cache="none").conversations
+    (path.parent / "pictures" / "1.png").write_bytes(b"")
+    loader = DataLoader(conversations, batch_sampler=[[0], [1]], collate_fn=as_batch, num_workers=1)
+    with pytest.raises(ImageChangedError) as caught:
+        list(loader)
+    assert str(caught.value).startswith(str(path.parent / "pictures" / "1.png"))
+    assert "\n" not in str(caught.value)
 
 
 def test_batches_hold_every_sample_once_and_like_lengths_together():
