@@ -36,13 +36,13 @@ class LanguageRecipe:
 
     vocab_size: int = 1536
     hidden_size: int = 256
-    intermediate_size: int = 384
-    layers: int = 4
+    intermediate_size: int = 256
+    layers: int = 5
     heads: int = 4
     kv_heads: int = 2
     tokenizer_documents: int = 6_000
     documents: int = 100_000
-    steps: int = 7_000
+    steps: int = 4_500
     batch: int = 16
     learning_rate: float = 2e-3
     warmup: int = 300

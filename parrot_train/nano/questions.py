@@ -1,4 +1,4 @@
-"""Questions about a scene: twenty categories, in open, four-option and Yes/No form.
+"""Questions about a scene: twenty-one categories, in open, four-option and Yes/No form.
 
 A category is a function from a scene to what is asked; the grammar of a language puts it into words. A function gives
 None where its question would make no sense or have two answers (``Where is the apple?`` with three apples).
@@ -81,6 +81,10 @@ def object_(scene: Scene, g: Grammar, r: random.Random) -> Asked:
 
 def describe(scene: Scene, g: Grammar, r: random.Random) -> Asked:
     return Asked(r.choice(g.describe()), "", sentence=g.caption(scene.groups, scene.background))
+
+
+def report(scene: Scene, g: Grammar, r: random.Random) -> Asked:
+    return Asked(g.describe_places(), "", sentence=g.report(scene.groups, scene.background))
 
 
 def which_present(scene: Scene, g: Grammar, r: random.Random) -> Asked:
@@ -255,6 +259,7 @@ def more(scene: Scene, g: Grammar, r: random.Random, truth: bool) -> str | None:
 VALUE_CATEGORIES: dict[str, Category] = {
     "object": object_,
     "describe": describe,
+    "report": report,
     "which_present": which_present,
     "absent": absent,
     "colour": colour,
@@ -280,7 +285,9 @@ YES_NO_CATEGORIES: dict[str, YesNoCategory] = {
 # `which of these` has no sense without options; captions, sizes and comparisons have no four options.
 FORMS: dict[Form, tuple[str, ...]] = {
     "open": tuple(name for name in VALUE_CATEGORIES if name not in ("which_present", "absent")),
-    "choice": tuple(name for name in VALUE_CATEGORIES if name not in ("object", "describe", "size", "comparison")),
+    "choice": tuple(
+        name for name in VALUE_CATEGORIES if name not in ("object", "describe", "report", "size", "comparison")
+    ),
     "yes-no": tuple(YES_NO_CATEGORIES),
 }
 

@@ -81,7 +81,7 @@ def ensure_data(folder: Path, config: NanoDataConfig, *, progress: Callable[[int
 
 def _fingerprint(config: NanoDataConfig) -> dict:
     counts = {"stage1": config.stage1_scenes, "stage2": config.stage2_scenes, "heldout": config.heldout_scenes}
-    return {"format": 1, "seed": config.seed, "scenes": counts, "shares": SHARES, "questions": QUESTIONS_PER_PICTURE}
+    return {"format": 2, "seed": config.seed, "scenes": counts, "shares": SHARES, "questions": QUESTIONS_PER_PICTURE}
 
 
 def _write_world(folder: Path, config: NanoDataConfig, progress: Callable[[int, int], None]) -> None:
@@ -116,12 +116,9 @@ def _write_picture(scene: Scene, path: Path) -> None:
 
 def caption_record(scene: Scene, path: str, random_: random.Random) -> dict:
     """One LLaVA record of stage 1: the picture and its English caption."""
-    g = GRAMMARS["en"]
-    caption = g.caption(scene.groups, scene.background)
-    if random_.random() < LOCATED_CAPTIONS:
-        places = [g.located(group, cell) for group in scene.groups for cell in group.cells]
-        caption = g.sentence(f"{g.join(places)} of {g.scenery(scene.background)}")
-    return _record(path, "en", [(random_.choice(g.describe()), caption)])
+    name = "report" if random_.random() < LOCATED_CAPTIONS else "describe"
+    question = value_question(name, "open", scene, GRAMMARS["en"], random_)
+    return _record(path, "en", [(question.prompt, question.answer)])
 
 
 def question_record(scene: Scene, path: str, random_: random.Random) -> dict:
@@ -148,7 +145,7 @@ def ensure_evaluation(folder: Path, *, seed: int = 1) -> dict[str, Path]:
     options, YES_NO_PAIRS of a Yes and a No question about one picture, OPEN_ROWS with an answer in words.
     """
     stamp = folder / "world.json"
-    wanted = {"format": 1, "seed": seed, "rows": [CHOICE_ROWS, YES_NO_PAIRS, OPEN_ROWS]}
+    wanted = {"format": 2, "seed": seed, "rows": [CHOICE_ROWS, YES_NO_PAIRS, OPEN_ROWS]}
     files = {code: folder / f"nano_{'cn' if code == 'zh' else code}.tsv" for code in CODES}
     if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
         with publish_directory(folder, force=True) as beside:

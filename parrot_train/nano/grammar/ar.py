@@ -171,6 +171,7 @@ def adjective(name: str, gender: str, count: int) -> str:
 
 class Arabic(Grammar):
     code = "ar"
+    background_word = "الخلفية"
     yes = "نعم"
     no = "لا"
 
@@ -218,6 +219,9 @@ class Arabic(Grammar):
 
     def describe(self) -> Sequence[str]:
         return ("صف الصورة.", "اكتب وصفًا قصيرًا للصورة.")
+
+    def describe_places(self) -> str:
+        return "صف الصورة واذكر مكان كل شيء."
 
     def which_present(self) -> str:
         return "أي مما يلي موجود في الصورة؟"

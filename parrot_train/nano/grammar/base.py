@@ -15,6 +15,7 @@ class Grammar:
 
     code: str
     full_stop = "."
+    background_word: str
     yes = "yes"
     no = "no"
 
@@ -78,11 +79,19 @@ class Grammar:
         single = Group(group.kind, group.colour, group.size, (cell,))
         return f"{self.phrase(single, size=True)} {self.place(cell)}"
 
+    def report(self, groups: Sequence[Group], background: str) -> str:
+        """Every thing with its place, group by group, and then the background by name."""
+        places = [self.located(group, cell) for group in groups for cell in group.cells]
+        return f"{self.sentence(self.join(places))} {self.background_word}: {self.scenery(background)}{self.full_stop}"
+
     # --- questions --------------------------------------------------------------------------------------------------
     def object(self) -> Sequence[str]:
         raise NotImplementedError
 
     def describe(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def describe_places(self) -> str:
         raise NotImplementedError
 
     def which_present(self) -> str:

@@ -56,6 +56,7 @@ def _with_article(words: str) -> str:
 
 class English(Grammar):
     code = "en"
+    background_word = "Background"
 
     def phrase(self, group: Group, *, size: bool = False) -> str:
         words = f"{group.size} " if size else ""
@@ -96,6 +97,9 @@ class English(Grammar):
 
     def describe(self) -> Sequence[str]:
         return ("Describe the picture.", "Write a short description of the image.")
+
+    def describe_places(self) -> str:
+        return "Describe the picture and say where everything is."
 
     def which_present(self) -> str:
         return "Which of these is in the picture?"

@@ -100,6 +100,7 @@ def _form(forms: tuple[str, ...], gender: str, count: int) -> str:
 
 class Portuguese(Grammar):
     code = "pt"
+    background_word = "Fundo"
     yes = "sim"
     no = "não"
 
@@ -150,6 +151,9 @@ class Portuguese(Grammar):
 
     def describe(self) -> Sequence[str]:
         return ("Descreva a imagem.", "Escreva uma breve descrição da figura.")
+
+    def describe_places(self) -> str:
+        return "Descreva a imagem e diga onde está cada coisa."
 
     def which_present(self) -> str:
         return "Qual destes está na imagem?"

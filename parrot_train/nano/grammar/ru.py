@@ -117,6 +117,7 @@ def counted(kind: str, count: int) -> str:
 
 class Russian(Grammar):
     code = "ru"
+    background_word = "Фон"
     yes = "да"
     no = "нет"
 
@@ -167,6 +168,9 @@ class Russian(Grammar):
 
     def describe(self) -> Sequence[str]:
         return ("Опиши картинку.", "Кратко опиши изображение.")
+
+    def describe_places(self) -> str:
+        return "Опиши картинку и скажи, где что находится."
 
     def which_present(self) -> str:
         return "Что из этого есть на картинке?"

@@ -119,6 +119,7 @@ def _capital(text: str) -> str:
 
 class Turkish(Grammar):
     code = "tr"
+    background_word = "Arka plan"
     yes = "evet"
     no = "hayır"
 
@@ -167,11 +168,18 @@ class Turkish(Grammar):
     def caption(self, groups: Sequence[Group], background: str) -> str:
         return self.sentence(f"{SCENERY[background][1]} {self.listing(groups, size=True)} var")
 
+    def report(self, groups: Sequence[Group], background: str) -> str:
+        places = [self.located(group, cell) for group in groups for cell in group.cells]
+        return f"{self.sentence(self.join(places) + ' var')} {self.background_word}: {self.scenery(background)}."
+
     def object(self) -> Sequence[str]:
         return ("Görselde ne var?", "Resimde ne görüyorsun?")
 
     def describe(self) -> Sequence[str]:
         return ("Görseli anlat.", "Resmi kısaca betimle.")
+
+    def describe_places(self) -> str:
+        return "Görseli anlat ve her şeyin yerini söyle."
 
     def which_present(self) -> str:
         return "Görselde bunlardan hangisi var?"

@@ -73,6 +73,7 @@ BESIDE = {"left": "左边", "right": "右边", "above": "上方", "below": "下�
 
 class Chinese(Grammar):
     code = "zh"
+    background_word = "背景"
     full_stop = "。"
     yes = "是的"
     no = "不是"
@@ -114,6 +115,10 @@ class Chinese(Grammar):
     def join(self, parts: Sequence[str]) -> str:
         return parts[0] if len(parts) == 1 else f"{'、'.join(parts[:-1])}和{parts[-1]}"
 
+    def report(self, groups: Sequence[Group], background: str) -> str:
+        places = [self.located(group, cell) for group in groups for cell in group.cells]
+        return f"{'，'.join(places)}。背景：{self.scenery(background)}。"
+
     def yes_no(self, category: str) -> tuple[str, str]:
         return ("有", "没有") if category in ("existence", "class_existence") else (self.yes, self.no)
 
@@ -125,6 +130,9 @@ class Chinese(Grammar):
 
     def describe(self) -> Sequence[str]:
         return ("描述一下这张图片。", "请简短描述这幅图。")
+
+    def describe_places(self) -> str:
+        return "描述这张图片，并说明每样东西的位置。"
 
     def which_present(self) -> str:
         return "图中有下面哪一个？"
