@@ -12,6 +12,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 from transformers.utils import can_return_tuple
 
 from .configuration import ParrotConfig
+from .generation import ParrotGeneration
 from .moe import ExpertInput, ExpertOutput, TextGuidedMoE
 from .vision import ParrotProjector, ParrotVisionTower
 
@@ -206,7 +207,8 @@ class ParrotModel(ParrotPreTrainedModel):
         )
 
 
-class ParrotForConditionalGeneration(ParrotPreTrainedModel, GenerationMixin):
+# transformers looks for GenerationMixin among the direct bases to tell whether a model generates.
+class ParrotForConditionalGeneration(ParrotPreTrainedModel, ParrotGeneration, GenerationMixin):
     """Parrot with its output layer: training loss, logits, ``generate``."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
@@ -291,7 +293,7 @@ class ParrotForConditionalGeneration(ParrotPreTrainedModel, GenerationMixin):
         if answers_only:
             logits = self._answer_logits(hidden, labels)
         elif logits_to_keep is not None or labels is None:
-            kept = logits_to_keep or 0 if not isinstance(logits_to_keep, torch.Tensor) else logits_to_keep
+            kept = 0 if logits_to_keep is None else logits_to_keep
             logits = self.lm_head(hidden[:, slice(-kept, None) if isinstance(kept, int) else kept])
         if labels is not None and not answers_only:
             loss = self._loss(hidden, labels, num_items_in_batch)
@@ -313,41 +315,3 @@ class ParrotForConditionalGeneration(ParrotPreTrainedModel, GenerationMixin):
         targets = labels[:, 1:][labels[:, 1:] != IGNORED]
         total = nn.functional.cross_entropy(self._answer_logits(hidden, labels).float(), targets, reduction="sum")
         return total / (max(len(targets), 1) if items is None else items)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        inputs: torch.Tensor | None = None,
-        generation_config: Any = None,
-        *,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        image_features: torch.Tensor | None = None,
-        prompt_mask: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Generate after ``input_ids`` ``[B, T]``; images are seen, and routed, once.
-
-        Every argument of transformers' ``generate`` works (sampling, beams, penalties, streamers). Returns what it
-        returns: by default int64 ``[B, T + new]``, the prompt with its image positions first. A batch of prompts of
-        different lengths is padded on the left. Raises ValueError for padding on the right.
-        """
-        input_ids = inputs if input_ids is None else input_ids
-        if input_ids is None:
-            raise ValueError("generate needs input_ids")
-        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        if not attention_mask[:, -1].all():
-            raise ValueError("generate continues at the end of a row: pad the prompts on the left, not on the right")
-        embeds, _ = self.model.embed_prompt(input_ids, attention_mask, pixel_values, image_features, prompt_mask)
-        # Penalties look tokens up by number, which an image position has not; the row's own last token stands in for
-        # it there, a token that is counted as seen in any case.
-        image_positions = input_ids == self.config.image_token_id
-        seen = torch.where(image_positions, input_ids[:, -1:], input_ids)
-        output = super().generate(
-            seen, generation_config, inputs_embeds=embeds, attention_mask=attention_mask, **kwargs
-        )
-        sequences = output if isinstance(output, torch.Tensor) else output.sequences
-        copies = len(sequences) // len(input_ids)
-        sequences[:, : input_ids.shape[1]] = input_ids.repeat_interleave(copies, dim=0)
-        return output

@@ -1,18 +1,20 @@
 """The authors' released checkpoints (``model_type: parrot_qwen2``) as Parrot models.
 
 The mapping is plain data, so that the exporter can stream the tensors without building a model: `released_names` says
-which stored tensors make each of ours (the experts of one kind are stacked), and `unused_names` which are left out
-because Parrot reads the vision tower before its last layers.
+which stored tensors make each of ours (the experts of one kind are stacked), and `is_unused` which are left out, such
+as the vision tower's last layers, which Parrot does not have.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import CLIPVisionConfig, Qwen2Config
 
 from parrot_runtime.errors import InputError
@@ -23,7 +25,7 @@ from .modeling import ParrotForConditionalGeneration
 MODEL_TYPE = "parrot_qwen2"
 VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
 PROJECTOR = {"linear_1": "0", "linear_2": "2"}
-EXPERT_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+_VISION_PARTS = ("embeddings", "pre_layrnorm", "encoder", "post_layernorm")
 # Fields of the released configuration that Parrot holds to one value; another would be another model.
 _FIXED = {
     "mm_projector_type": "mlp2x_gelu",
@@ -31,21 +33,30 @@ _FIXED = {
     "mm_patch_merge_type": "flat",
     "image_aspect_ratio": "pad",
 }
+_TEXT_FIELDS = {field.name for field in dataclasses.fields(Qwen2Config)} | {"rope_theta", "rope_scaling"}
+_TEXT_FIELDS -= {"architectures", "transformers_version"}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The released ``config.json``. Raises InputError when it is missing or of another model type."""
     path = folder / "config.json"
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give the folder of a released checkpoint") from error
+    stored = _read_json(path)
     if stored.get("model_type") != MODEL_TYPE:
         raise InputError(f"{path}: model_type is {stored.get('model_type')!r}; expected '{MODEL_TYPE}'")
     return stored
 
 
-def find_vision_tower(folder: Path, stored: Mapping[str, Any], vision_tower: Path | None = None) -> Path:
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give the folder of a released checkpoint") from error
+    if not isinstance(stored, dict):
+        raise InputError(f"{path}: expected a JSON object; give the folder of a released checkpoint")
+    return stored
+
+
+def find_vision_tower(folder: Path, stored: Mapping[str, Any], vision_tower: Path | str | None = None) -> Path:
     """The folder with the vision tower's config.json: ``vision_tower``, or a folder named in the configuration.
 
     ``mm_vision_tower`` is a hub name or a path of the authors' machine; its last part is looked for inside the
@@ -64,18 +75,23 @@ def find_vision_tower(folder: Path, stored: Mapping[str, Any], vision_tower: Pat
     )
 
 
-def released_config(folder: Path, vision_tower: Path | None = None) -> ParrotConfig:
+def released_config(folder: Path, vision_tower: Path | str | None = None) -> ParrotConfig:
     """The checkpoint's configuration in Parrot's terms. Raises InputError for a setting Parrot does not have."""
-    stored = read_config(folder)
-    for name, value in _FIXED.items():
+    stored, where = read_config(folder), folder / "config.json"
+    tower = _read_json(find_vision_tower(folder, stored, vision_tower) / "config.json")
+    text = Qwen2Config(**{name: value for name, value in stored.items() if name in _TEXT_FIELDS})
+    for name, value in (_FIXED | {"moe_hidden_size": text.hidden_size}).items():
         if stored.get(name, value) != value:
-            raise InputError(f"{folder / 'config.json'}: {name} is {stored[name]!r}; only {value!r} is supported")
-    tower = json.loads((find_vision_tower(folder, stored, vision_tower) / "config.json").read_text("utf-8"))
-    vision = CLIPVisionConfig(**tower.get("vision_config", tower))
+            raise InputError(f"{where}: {name} is {stored[name]!r}; only {value!r} is supported")
     experts = stored.get("num_experts", 0) if stored.get("use_moe", True) else 0
-    text = Qwen2Config(**{name: value for name, value in stored.items() if name not in ("architectures", "model_type")})
+    residual = experts and stored.get("use_moe_residual", True)
+    if residual and "moe_weight" not in stored:
+        # The released code has two defaults for it, 0.1 and 1.0.
+        raise InputError(
+            f"{where}: moe_weight is missing; add the weight of the residual that the model was trained with"
+        )
     return ParrotConfig(
-        vision_config=vision,
+        vision_config=CLIPVisionConfig(**tower.get("vision_config", tower)),
         text_config=text,
         vision_feature_layer=stored.get("mm_vision_select_layer", -2),
         num_experts=experts,
@@ -83,7 +99,7 @@ def released_config(folder: Path, vision_tower: Path | None = None) -> ParrotCon
         expert_intermediate_size=stored.get("moe_intermediate_size"),
         residual="released",
         # Without the residual the visual tokens are the experts' output alone.
-        alpha=float(stored.get("moe_weight", 1.0)) if stored.get("use_moe_residual", True) else 0.0,
+        alpha=float(stored["moe_weight"]) if residual else 0.0,
         tie_word_embeddings=bool(stored.get("tie_word_embeddings", False)),
     )
 
@@ -108,12 +124,15 @@ def _stored_names(config: ParrotConfig, name: str) -> tuple[str, ...]:
 
 
 def is_unused(config: ParrotConfig, stored: str) -> bool:
-    """Whether a stored tensor belongs to the vision tower's layers after the features, or is an old buffer."""
-    if stored.endswith(("rotary_emb.inv_freq", "position_ids")):
+    """Whether Parrot has no use for a stored tensor: vision layers after the features, a tied output, an old buffer."""
+    if stored.endswith((".rotary_emb.inv_freq", ".position_ids")):
         return True
+    if stored == "lm_head.weight":
+        return config.tie_word_embeddings
     rest = stored.removeprefix(VISION_PREFIX)
     layer = re.match(r"encoder\.layers\.(\d+)\.", rest)
-    return rest != stored and (rest.startswith("post_layernorm.") or (layer and int(layer[1]) >= config.vision_layers))
+    late = layer is not None and config.vision_layers <= int(layer[1]) < config.vision_config.num_hidden_layers
+    return rest != stored and (rest.startswith("post_layernorm.") or late)
 
 
 def check_names(
@@ -130,44 +149,79 @@ def check_names(
         raise InputError(f"{where}: the tensors are not those of a released Parrot; {'; '.join(parts)}")
 
 
-def stored_files(folder: Path) -> dict[str, Path]:
-    """The safetensors file of every stored tensor, sharded or not. Raises InputError when there is none."""
+def stored_tensors(folder: Path, tower: Path) -> dict[str, tuple[Path, str]]:
+    """File, and name inside it, of every stored tensor, by its name in the released format; sharded or not.
+
+    A checkpoint saved without its frozen vision tower takes it from the folder ``tower``. Raises InputError for a
+    folder without safetensors files, or a file that is none.
+    """
+    found = _tensors(folder)
+    if not any(name.startswith(VISION_PREFIX) for name in found):
+        for name, place in _tensors(tower).items():
+            # A folder of the whole CLIP has the text side too; transformers leaves the prefix out in some releases.
+            rest = name.removeprefix("vision_model.")
+            if rest.split(".")[0] in _VISION_PARTS:
+                found[VISION_PREFIX + rest] = place
+    return found
+
+
+def _tensors(folder: Path) -> dict[str, tuple[Path, str]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError(f"{folder}: there is no .safetensors file; give the folder of a released checkpoint")
-    found: dict[str, Path] = {}
+    found = {}
     for file in files:
-        with safe_open(file, "pt") as opened:
-            found |= dict.fromkeys(opened.keys(), file)
+        try:
+            with safe_open(file, "pt") as opened:
+                found |= {name: (file, name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{file}: cannot be read as safetensors ({error}); download it again") from error
     return found
 
 
 def load_released(
-    folder: Path | str, vision_tower: Path | None = None, *, dtype: torch.dtype = torch.float32
+    folder: Path | str, vision_tower: Path | str | None = None, *, dtype: torch.dtype = torch.float32
 ) -> ParrotForConditionalGeneration:
-    """Build the Parrot model of a released checkpoint.
+    """Build the Parrot model of a released checkpoint, in eval mode, its weights converted to ``dtype``.
 
     Raises InputError for a folder that is none, a vision tower that is not found (``vision_tower`` overrides the
-    search), and missing or unexpected tensors, all of them listed.
+    search), and for missing or unexpected tensors or shapes, all of them listed.
     """
     folder = Path(folder)
     config = released_config(folder, vision_tower)
     with torch.device("meta"):
-        model = ParrotForConditionalGeneration(config)
-    names = [name for name, _ in model.named_parameters()]
-    wanted, files = released_names(config, names), stored_files(folder)
-    check_names(config, wanted, files, str(folder))
-    opened = {file: safe_open(file, "pt") for file in set(files.values())}
-    weights = {}
-    for name, group in wanted.items():
-        parts = [opened[files[stored]].get_tensor(stored).to(dtype) for stored in group]
-        weights[name] = torch.stack(parts) if name.startswith("model.moe.experts.") else parts[0]
-    return _materialise(config, weights, dtype)
-
-
-def _materialise(config: ParrotConfig, weights: dict, dtype: torch.dtype) -> ParrotForConditionalGeneration:
-    # Buffers (rotary frequencies, position ids) are computed by the constructor, so the model is built for real.
-    model = ParrotForConditionalGeneration(config).to(dtype)
-    model.load_state_dict(weights, strict=False)
-    model.tie_weights()
+        shapes = {name: weight.shape for name, weight in ParrotForConditionalGeneration(config).named_parameters()}
+    wanted = released_names(config, shapes)
+    places = stored_tensors(folder, find_vision_tower(folder, read_config(folder), vision_tower))
+    check_names(config, wanted, places, str(folder))
+    weights = _read_weights(wanted, places, shapes, dtype, str(folder))
+    model = ParrotForConditionalGeneration.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
     return model.eval()
+
+
+def _read_weights(
+    wanted: Mapping[str, tuple[str, ...]],
+    places: Mapping[str, tuple[Path, str]],
+    shapes: Mapping[str, torch.Size],
+    dtype: torch.dtype,
+    where: str,
+) -> dict[str, torch.Tensor]:
+    """The tensors by Parrot's names. Raises InputError that lists every one of another shape."""
+    weights, faults = {}, []
+    with ExitStack() as stack:
+        opened = {file: stack.enter_context(safe_open(file, "pt")) for file in {file for file, _ in places.values()}}
+        for name, group in wanted.items():
+            stacked = name.startswith("model.moe.experts.")
+            expected = list(shapes[name][1:] if stacked else shapes[name])
+            parts = [opened[file].get_tensor(stored) for file, stored in map(places.get, group)]
+            wrong = [
+                f"{stored} is {list(part.shape)} where config.json asks for {expected}"
+                for stored, part in zip(group, parts, strict=True)
+                if list(part.shape) != expected
+            ]
+            faults += wrong
+            if not wrong:
+                weights[name] = (torch.stack(parts) if stacked else parts[0]).to(dtype)
+    if faults:
+        raise InputError(f"{where}: the weights do not fit the configuration: {'; '.join(faults)}")
+    return weights

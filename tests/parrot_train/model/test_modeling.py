@@ -3,6 +3,7 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, CLIPVisionModel
 
 from parrot_train.model import ParrotForConditionalGeneration
@@ -98,12 +99,60 @@ def test_loss_is_the_mean_over_answers(model):
     torch.testing.assert_close(short, logits[:, :-1][labels[:, 1:] != -100], **CLOSE)
 
 
+def test_only_answers_pass_through_the_vocabulary(model):
+    ids, mask = prompts("4i8", "6i3", length=33)
+    labels = torch.full_like(ids, -100)
+    labels[0, 26:29] = ids[0, 26:29]
+    rows = []
+    hook = model.lm_head.register_forward_hook(lambda _module, inputs, _output: rows.append(inputs[0].shape))
+    output = model(ids, mask, pictures(2), labels=labels)
+    hook.remove()
+    assert rows == [(3, 24)]
+    assert output.logits is None
+    assert output.past_key_values is None
+    with pytest.raises(ValueError, match="give labels"):
+        model(ids, mask, pictures(2), answers_only=True)
+
+
+def test_a_batch_without_answers_has_loss_zero(model):
+    ids, mask = prompts("4i8", length=33)
+    loss = model(ids, mask, pictures(1), labels=torch.full_like(ids, -100)).loss
+    assert loss.item() == 0
+
+
+def test_features_computed_before_stand_for_the_images(model):
+    ids, mask = prompts("4i8", "2i2i9", length=60)
+    images = pictures(3)
+    features = model.get_image_features(images)
+    assert torch.equal(model(ids, mask, image_features=features).logits, model(ids, mask, images).logits)
+    with pytest.raises(ValueError, match="give one of them"):
+        model(ids, mask, images, image_features=features)
+
+
+def test_the_router_reads_what_the_prompt_mask_says(model):
+    """Only words 22 to 24: the routing is that of the mixture on their embeddings alone."""
+    ids, mask = prompts("4i8", length=33)
+    chosen = torch.zeros_like(mask, dtype=torch.bool)
+    chosen[0, 21:24] = True
+    images = pictures(1)
+    words = model.get_input_embeddings()(ids[:, 21:24])
+    _, expected = model.model.moe(model.get_image_features(images), words, torch.ones(1, 3, dtype=torch.bool))
+    torch.testing.assert_close(model(ids, mask, images, prompt_mask=chosen).routing, expected)
+    # Image positions and padding are no text, whatever the mask says.
+    everything = model(ids, mask, images, prompt_mask=torch.ones_like(mask)).routing
+    torch.testing.assert_close(everything, model(ids, mask, images).routing)
+
+
 def test_images_and_positions_must_agree(model):
     ids, mask = prompts("4i8", length=33)
     with pytest.raises(ValueError, match=r"\[17\] image positions per sample, but there are 2 images of 17"):
         model(ids, mask, pictures(2))
     with pytest.raises(ValueError, match="17 image positions, but there is no pixel_values"):
         model(ids, mask)
+    ids, mask = prompts("4i8", "4i8", length=33)
+    ids[0, 20], ids[1, 21] = 5, -200  # as many as two images, but not whole ones
+    with pytest.raises(ValueError, match=r"\[16, 18\] image positions per sample"):
+        model(ids, mask, pictures(2))
 
 
 @pytest.mark.parametrize("experts", [6, 0])
@@ -134,6 +183,48 @@ def test_generate_in_a_left_padded_batch_gives_the_same_tokens(model):
         assert single[0, alone.shape[1] :].tolist() == together[row].tolist()
 
 
+@pytest.mark.parametrize("options", [{"do_sample": True, "top_k": 1}, {"num_beams": 3}])
+def test_copies_of_a_row_keep_its_images(model, options):
+    """Two answers per row: each row's copies see the row's own images, in their order."""
+    ids, mask = prompts("2i3i4", "3i2i4", length=43, left=True)
+    images = pictures(4)
+    common = {"max_new_tokens": 5, "eos_token_id": None, "pad_token_id": 0, "num_return_sequences": 2} | options
+    together = model.generate(ids, attention_mask=mask, pixel_values=images, **common)
+    assert together.shape == (4, 48)
+    assert torch.equal(together[:, :43], ids.repeat_interleave(2, dim=0))
+    for row in range(2):
+        alone = model.generate(ids[row : row + 1], pixel_values=images[2 * row : 2 * row + 2], **common)
+        assert together[2 * row : 2 * row + 2].tolist() == alone.tolist()
+    if "do_sample" in options:  # with one token to choose from, sampling is greedy
+        greedy = model.generate(ids, attention_mask=mask, pixel_values=images, **common | {"num_return_sequences": 1})
+        assert torch.equal(together, greedy.repeat_interleave(2, dim=0))
+
+
+def test_a_repetition_penalty_counts_the_words_of_the_prompt(model):
+    ids, _ = prompts("4i8", length=29)
+    images, penalty = pictures(1), 1.7
+    text = ids >= 0
+    expected = ids.clone()
+    for _ in range(6):
+        grown = torch.cat([text, torch.zeros(1, expected.shape[1] - 29, dtype=torch.bool)], dim=1)
+        scores = model(expected, pixel_values=images, prompt_mask=grown).logits[0, -1]
+        seen = expected[expected >= 0].unique()
+        scores[seen] = torch.where(scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty)
+        expected = torch.cat([expected, scores.argmax().reshape(1, 1)], dim=1)
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    answers = [
+        model.generate(ids, pixel_values=images, repetition_penalty=value, **options) for value in (penalty, 1.0)
+    ]
+    assert answers[0].tolist() == expected.tolist()
+    assert answers[0].tolist() != answers[1].tolist()
+
+
+def test_generation_after_padding_is_refused(model):
+    ids, mask = prompts("4i8", length=33)
+    with pytest.raises(ValueError, match="pad the prompts on the left"):
+        model.generate(ids, attention_mask=mask, pixel_values=pictures(1))
+
+
 def test_the_vision_tower_runs_once_per_answer(model, monkeypatch):
     calls = []
     encode = model.model.get_vision_features
@@ -148,6 +239,9 @@ def test_the_vision_tower_runs_once_per_answer(model, monkeypatch):
 def test_what_is_saved_is_read_back_bit_by_bit(tmp_path, dtype, tied):
     model = tiny_model(tie_word_embeddings=tied).to(dtype)
     model.save_pretrained(tmp_path)
+    # The Trainer resumes by putting a file's tensors into the model by name.
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == model.state_dict().keys() - ({"lm_head.weight"} if tied else set())
     assert AutoConfig.from_pretrained(tmp_path).alpha == 0.7
     again = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=dtype)
     assert type(again) is ParrotForConditionalGeneration
@@ -181,6 +275,32 @@ def test_gradients_reach_what_learns_and_only_that():
     ).loss.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("experts", [6, 0])
+def test_text_alone_gives_every_learning_weight_a_gradient(experts):
+    """An empty batch of images passes through projector and mixture, so that ranks stay in step: zeros, not None."""
+    model = tiny_model(num_experts=experts).train()
+    set_trainable(model, 2)
+    ids, mask = prompts("7", "5", length=8)
+    output = model(ids, mask, pictures(0), labels=torch.where(mask > 0, ids, -100))
+    output.loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        if "projector" in name or "moe" in name:
+            assert not parameter.grad.any()
+    torch.testing.assert_close(output.loss, model(ids, mask, labels=torch.where(mask > 0, ids, -100)).loss)
+
+
+def test_a_frozen_vision_tower_records_no_graph(model):
+    set_trainable(model, 2)
+    assert not model.model.get_vision_features(pictures(1)).requires_grad
+    assert model.get_image_features(pictures(1)).requires_grad
+
+
+def test_attention_is_torchs_own_in_both_towers(model):
+    towers = (model.model.vision_tower, model.model.language_model)
+    assert {tower.config._attn_implementation for tower in towers} == {"sdpa"}
 
 
 @pytest.mark.parametrize(

@@ -91,12 +91,76 @@ def test_a_vision_tower_that_is_not_there_is_asked_for(copy, tmp_path):
     load_released(copy, tmp_path / "elsewhere")
 
 
+def change(folder: Path, **settings) -> None:
+    path = folder / "config.json"
+    stored = json.loads(path.read_text()) | settings
+    path.write_text(json.dumps({name: value for name, value in stored.items() if value is not None}))
+
+
+def rewrite(folder: Path, edit) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    path.unlink()
+    save_file(edit(weights), path)
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [({"model_type": "llava"}, "expected 'parrot_qwen2'"), ({"mm_projector_type": "linear"}, "mm_projector_type")],
+    ("settings", "message"),
+    [
+        ({"model_type": "llava"}, "expected 'parrot_qwen2'"),
+        ({"mm_projector_type": "linear"}, "mm_projector_type"),
+        ({"moe_hidden_size": 32}, "moe_hidden_size is 32; only 64"),
+        ({"moe_weight": None}, "moe_weight is missing"),
+    ],
 )
-def test_another_model_is_refused(copy, change, message):
-    path = copy / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+def test_another_model_is_refused(copy, settings, message):
+    change(copy, **settings)
     with pytest.raises(InputError, match=message):
         load_released(copy)
+
+
+def test_every_tensor_of_another_shape_is_listed(copy):
+    change(copy, moe_intermediate_size=100)
+    with pytest.raises(InputError) as error:
+        load_released(copy)
+    assert "experts.5.up_proj.weight is [128, 64] where config.json asks for [100, 64]" in str(error.value)
+    assert str(error.value).count("asks for") == 18
+
+
+def test_a_cut_file_is_named(copy):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read as safetensors"):
+        load_released(copy)
+
+
+def test_a_checkpoint_without_its_vision_tower_takes_it_from_the_folder(copy, model):
+    rewrite(copy, lambda weights: {name: weight for name, weight in weights.items() if "vision_tower" not in name})
+    assert same(model, load_released(copy))
+
+
+def test_tied_embeddings_need_no_output_layer(copy):
+    change(copy, tie_word_embeddings=True)
+    rewrite(copy, lambda weights: {name: weight for name, weight in weights.items() if name != "lm_head.weight"})
+    model = load_released(copy)
+    assert model.lm_head.weight is model.model.language_model.embed_tokens.weight
+
+
+def test_a_checkpoint_without_experts_is_a_llava(copy, inputs):
+    change(copy, use_moe=False)
+    rewrite(copy, lambda weights: {name: weight for name, weight in weights.items() if "moe_model" not in name})
+    ids, images = inputs
+    assert load_released(copy)(ids, pixel_values=images).routing is None
+
+
+def test_without_the_residual_only_the_experts_remain(copy, model, inputs):
+    change(copy, use_moe_residual=False)
+    ids, images = inputs
+    features = model.get_image_features(images)
+    words = model.get_input_embeddings()(ids.clamp(min=0))
+    whole, bare = (each.model.mix(features, ids < 0, words, ids >= 0)[0] for each in (model, load_released(copy)))
+    torch.testing.assert_close(whole - features, bare)
