@@ -46,7 +46,7 @@ def author(checkpoint: Checkpoint, plan: Plan, max_len: int) -> Authored:
     """
     model = checkpoint.architecture
     embedding = WeightFile(EMBEDDING_NAME)
-    table = copied(checkpoint.tensor(f"{EMBEDDING}.weight"), plan.embedding, name="embed_tokens.weight")
+    table = copied(checkpoint.tensors[f"{EMBEDDING}.weight"], plan.embedding, name="embed_tokens.weight")
     elsewhere = {f"{EMBEDDING}.weight": embedding.place([table])}
     writers = {"encoder": (encoder.ROOT, encoder.write_encoder)}
     if model.experts:

@@ -1,231 +1,190 @@
-"""A checkpoint as a lazy view: names, types and shapes are read at once, numbers only when they are asked for.
+"""A checkpoint as an export sees it: configuration, architecture, recipe, and a lazy view of its tensors.
 
-Reads Parrot's own Hugging Face format and the released one, in one safetensors file or in shards. Nothing here loads a
-model, and no more than a few MiB of weights are in memory at any time.
+Two formats are read, in one safetensors file or in shards: Parrot's own (``model_type: parrot``) and that of the
+released checkpoints (``parrot_qwen2``). Tensors go by Parrot's names in both. Nothing here loads a model.
 """
 
-import json
-import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
-import numpy as np
-
-from parrot_export.architecture import VISION, Architecture, from_config, tensor_shapes
+from parrot_export.architecture import VISION, Architecture, Shapes, from_config, tensor_shapes
+from parrot_export.slabs import AGAIN, Slab, StoredTensor, read_json, read_slabs
 from parrot_runtime.errors import InputError
+from parrot_runtime.image import ImageRecipe
+from parrot_runtime.manifest import TOKENIZER_NAME, PromptRecipe
+from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
+from parrot_runtime.strict import from_mapping
+from parrot_runtime.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from parrot_train.model.configuration import ParrotConfig
+    from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
 
 CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
-DTYPES: dict[str, np.dtype] = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-CHUNK_BYTES = 8 << 20
-_MAX_HEADER_BYTES = 100 << 20  # the format's own limit
-_AGAIN = "write the checkpoint again, or copy it again from where it came"
+RECIPE_NAME = "parrot_recipe.json"
+NATIVE, RELEASED = "parrot", "parrot_qwen2"
 # Buffers that older versions of transformers saved beside the parameters, and that are computed today.
 _BUFFERS = (".rotary_emb.inv_freq", ".position_ids")
+_LISTED = 8
 
 
 @dataclass(frozen=True)
-class Slab:
-    """A run of numbers in a safetensors file: bytes ``start`` to ``start + length`` of ``file``."""
+class Recipe:
+    """What stands beside the weights: how pictures and prompts are made ready, and how the model was trained."""
 
-    file: Path
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def elements(self) -> int:
-        """How many numbers the slab holds."""
-        return math.prod(self.shape)
-
-    def read(self, first: int, count: int) -> np.ndarray:
-        """``count`` numbers from the ``first`` on, flat, in the stored type. Raises InputError for a cut file."""
-        size = count * self.dtype.itemsize
-        with open(self.file, "rb", buffering=0) as file:
-            data = os.pread(file.fileno(), size, self.start + first * self.dtype.itemsize)
-        if len(data) != size:
-            raise InputError(f"{self.file}: the file ends before its tensors do; {_AGAIN}")
-        return np.frombuffer(data, self.dtype)
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """One tensor: a single slab, or several of equal shape stacked along a new first axis (one per expert)."""
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    slabs: tuple[Slab, ...]
-
-    def chunks(self) -> Iterator[np.ndarray]:
-        """All numbers in order, flat, in pieces of at most ``CHUNK_BYTES``."""
-        step = CHUNK_BYTES // self.dtype.itemsize
-        for slab in self.slabs:
-            for first in range(0, slab.elements, step):
-                yield slab.read(first, min(step, slab.elements - first))
-
-    def column_chunks(self) -> Iterator[np.ndarray]:
-        """The numbers of ``[E, C, I]`` in the order of ``[C, E·I]``: E products side by side in one."""
-        count, rows, columns = self.shape
-        # A stacked tensor is one slab per expert; a tensor saved whole is one slab for all of them.
-        places = [(slab, 0) for slab in self.slabs] if len(self.slabs) > 1 else None
-        places = places or [(self.slabs[0], expert * rows * columns) for expert in range(count)]
-        step = max(1, CHUNK_BYTES // (count * columns * self.dtype.itemsize))
-        for row in range(0, rows, step):
-            height = min(step, rows - row)
-            parts = [
-                slab.read(first + row * columns, height * columns).reshape(height, columns) for slab, first in places
-            ]
-            yield np.stack(parts, axis=1).reshape(-1)
-
-    def load(self) -> np.ndarray:
-        """The whole tensor as float32: for the few small ones an export computes with."""
-        return np.concatenate([chunk.astype(np.float32) for chunk in self.chunks()]).reshape(self.shape)
+    image: ImageRecipe
+    prompt: PromptRecipe
+    training: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder: its configuration, the architecture that follows, and its tensors by Parrot's names."""
+    """A checkpoint folder; ``tensors`` holds every tensor an export reads, by Parrot's names."""
 
     folder: Path
+    format: str
     config: "ParrotConfig"
     architecture: Architecture
+    recipe: Recipe
     tensors: Mapping[str, StoredTensor]
+    vision_tower: Path | None = None
 
-    def tensor(self, name: str) -> StoredTensor:
-        """The tensor called ``name``; ``open_checkpoint`` has seen to it that it is there with the right shape."""
-        return self.tensors[name]
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's file."""
+        return self.folder / TOKENIZER_NAME
+
+    def load_model(self) -> "ParrotForConditionalGeneration":
+        """The whole model in torch, float32: the reference of a verification, and nothing else here needs it."""
+        if self.format == RELEASED:
+            from parrot_train.model.released import load_released
+
+            return load_released(self.folder, self.vision_tower)
+        from transformers.utils import logging
+
+        from parrot_train.checkpoint import load_checkpoint
+
+        logging.disable_progress_bar()  # an export has bars of its own
+        return load_checkpoint(self.folder)
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Look at the checkpoint in ``folder``: configuration, and the header of every safetensors file.
+def open_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoint:
+    """Look at the checkpoint in ``folder``: configuration, recipe, tokenizer, and the headers of its weights.
 
-    Raises InputError: no such folder, another kind of model, a missing, cut or malformed file, tensors that are
-    missing, unexpected, or of another shape than the configuration says (all of them are named).
+    ``vision_tower`` is the folder of a released checkpoint's vision encoder, where it is not found beside it.
+
+    Raises InputError: no such folder, another kind of model, a file that is missing, cut or malformed, a tokenizer that
+    does not fit, tensors that are missing, unexpected, or of another shape than the configuration says (all named).
     """
-    folder = Path(folder)
+    require_folder(folder)
+    kind = read_json(folder / CONFIG_NAME).get("model_type")
+    if kind not in (NATIVE, RELEASED):
+        raise InputError(
+            f"{folder / CONFIG_NAME}: model_type is {kind!r}; expected '{NATIVE}' (written by parrot-train) or "
+            f"'{RELEASED}' (the released checkpoints)"
+        )
+    config = _read_config(folder, kind, vision_tower)
+    architecture = from_config(config, where=str(folder / CONFIG_NAME))
+    recipe = _read_recipe(folder, kind, architecture)
+    _check_tokenizer(folder / TOKENIZER_NAME, architecture)
+    slabs = dict(read_slabs(folder))
+    needed, spare = tensor_shapes(architecture)
+    tensors = _released(slabs, config, needed, folder) if kind == RELEASED else _native(slabs, needed, spare, folder)
+    _check_shapes(tensors, needed, folder)
+    return Checkpoint(folder, kind, config, architecture, recipe, tensors, vision_tower)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise InputError unless ``folder`` is one."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such checkpoint folder; give the folder that holds {CONFIG_NAME}")
-    kind = read_json(folder / CONFIG_NAME).get("model_type")
-    if kind != "parrot":
-        raise InputError(f"{folder / CONFIG_NAME}: model_type is {kind!r}; expected 'parrot'")
-    config = _native_config(folder)
-    architecture = from_config(config, where=str(folder / CONFIG_NAME))
-    slabs = {_native_name(name): slab for name, slab in read_slabs(folder)}
-    stored = {name: StoredTensor(name, slab.dtype, slab.shape, (slab,)) for name, slab in slabs.items()}
-    _check(stored, architecture, folder)
-    return Checkpoint(folder, config, architecture, stored)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``. Raises InputError."""
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint folder") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); {_AGAIN}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(data).__name__}; {_AGAIN}")
-    return data
-
-
-def _native_config(folder: Path) -> "ParrotConfig":
+def _read_config(folder: Path, kind: str, vision_tower: Path | None) -> "ParrotConfig":
     from huggingface_hub.errors import StrictDataclassError
 
-    from parrot_train.model.configuration import ParrotConfig
-
     try:
+        if kind == RELEASED:
+            from parrot_train.model.released import released_config
+
+            return released_config(folder, vision_tower)
+        from parrot_train.model import ParrotConfig
+
         return ParrotConfig.from_pretrained(folder)
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise InputError(f"{folder / CONFIG_NAME}: {' '.join(str(error).split())}; {_AGAIN}") from error
+        raise InputError(f"{folder / CONFIG_NAME}: {' '.join(str(error).split())}; {AGAIN}") from error
 
 
-def _native_name(name: str) -> str:
-    """transformers has moved CLIP's parts in and out of a ``vision_model`` module; both spellings are read."""
+def _read_recipe(folder: Path, kind: str, architecture: Architecture) -> Recipe:
+    """The recipe of ``parrot_recipe.json``. Released checkpoints have none: theirs is the paper's, at their size."""
+    path, size = folder / RECIPE_NAME, architecture.vision.image_size
+    if kind == RELEASED and not path.exists():
+        return Recipe(ImageRecipe.clip(size), PromptRecipe(SYSTEM_PROMPT), {})
+    stored = read_json(path)
+    image = from_mapping(ImageRecipe, stored.get("image"), where=f"{path}: image")
+    prompt = from_mapping(PromptRecipe, stored.get("prompt"), where=f"{path}: prompt")
+    if image.size != size:
+        raise InputError(f"{path}: pictures of {image.size} pixels for a vision encoder of {size}; {AGAIN}")
+    return Recipe(image, prompt, stored.get("training") or {})
+
+
+def _check_tokenizer(path: Path, architecture: Architecture) -> None:
+    tokenizer = load_tokenizer(path)
+    PromptEncoder(tokenizer)  # refuses one without the control tokens
+    tokens, rows = tokenizer.get_vocab_size(), architecture.decoder.vocabulary
+    if tokens > rows:
+        raise InputError(f"{path}: {tokens} tokens for a model of {rows}; put the model's own tokenizer there")
+
+
+def _native(slabs: Mapping[str, Slab], needed: Shapes, spare: Shapes, folder: Path) -> dict[str, StoredTensor]:
+    """Parrot's own format. CLIP's parts are read inside or outside of a ``vision_model`` module: transformers has
+    written both."""
     tower = VISION.removesuffix("vision_model")
-    if name.startswith(tower) and not name.startswith(VISION):
-        return f"{VISION}.{name.removeprefix(tower)}"
-    return name
+    named = {
+        name.replace(tower, f"{VISION}.", 1) if name.startswith(tower) and not name.startswith(VISION) else name: slab
+        for name, slab in slabs.items()
+    }
+    faults = [f"{name} is missing" for name in needed if name not in named]
+    known = needed.keys() | spare.keys()
+    faults += [f"{name} is unexpected" for name in named if name not in known and not name.endswith(_BUFFERS)]
+    _refuse(faults, folder)
+    return {name: StoredTensor(name, named[name].dtype, named[name].shape, (named[name],)) for name in needed}
 
 
-def read_slabs(folder: Path) -> Iterator[tuple[str, Slab]]:
-    """Name and place of every tensor in ``folder``'s safetensors files, sharded or not. Raises InputError."""
-    if (folder / WEIGHTS_NAME).exists():
-        yield from _file_slabs(folder / WEIGHTS_NAME).items()
-        return
-    if not (folder / INDEX_NAME).exists():
-        raise InputError(f"{folder}: holds no {WEIGHTS_NAME} and no {INDEX_NAME}; save the model as safetensors")
-    weight_map = read_json(folder / INDEX_NAME).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise InputError(f"{folder / INDEX_NAME}: expected a 'weight_map' from tensors to files; {_AGAIN}")
-    for file in sorted(set(weight_map.values())):
-        if Path(file).name != file:
-            raise InputError(f"{folder / INDEX_NAME}: '{file}' is not a file name inside the checkpoint; {_AGAIN}")
-        slabs = _file_slabs(folder / file)
-        for name in (name for name, place in weight_map.items() if place == file):
-            if name not in slabs:
-                raise InputError(f"{folder / file}: {name} is missing, which {INDEX_NAME} promises; {_AGAIN}")
-            yield name, slabs[name]
+def _released(
+    slabs: Mapping[str, Slab], config: "ParrotConfig", needed: Shapes, folder: Path
+) -> dict[str, StoredTensor]:
+    """The released format, whose experts are tensors of their own."""
+    from parrot_train.model.released import check_names, released_names
+
+    groups = released_names(config, needed)
+    check_names(config, groups, slabs, str(folder))
+    tensors = {}
+    for name, group in groups.items():
+        parts = tuple(slabs[stored] for stored in group)
+        if len({(part.dtype, part.shape) for part in parts}) > 1:
+            raise InputError(f"{folder}: {group[0]} and its siblings differ in type or shape; {AGAIN}")
+        shape = (len(parts), *parts[0].shape) if len(needed[name]) == 3 else parts[0].shape
+        tensors[name] = StoredTensor(name, parts[0].dtype, shape, parts)
+    return tensors
 
 
-def _file_slabs(path: Path) -> dict[str, Slab]:
-    """The header of one safetensors file: eight bytes of length, then JSON, then the numbers."""
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
-                raise ValueError("its header is cut or is none")
-            header = json.loads(file.read(length))
-        if not isinstance(header, dict):
-            raise ValueError("its header is not a JSON object")
-        return {
-            name: _slab(path, name, entry, 8 + length, size) for name, entry in header.items() if name != "__metadata__"
-        }
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: not a sound safetensors file ({error}); {_AGAIN}") from error
+def _check_shapes(tensors: Mapping[str, StoredTensor], needed: Shapes, folder: Path) -> None:
+    _refuse(
+        [
+            f"{name} is {list(tensors[name].shape)} where {CONFIG_NAME} asks for {list(shape)}"
+            for name, shape in needed.items()
+            if tensors[name].shape != shape
+        ],
+        folder,
+    )
 
 
-def _slab(path: Path, name: str, entry: dict[str, Any], base: int, size: int) -> Slab:
-    (first, last), shape = entry["data_offsets"], tuple(entry["shape"])
-    if not all(type(number) is int and number >= 0 for number in (first, last, *shape)):
-        raise ValueError(f"{name}: sizes and offsets must be whole numbers")
-    if entry["dtype"] not in DTYPES:
-        raise ValueError(f"{name} is {entry['dtype']}; expected one of {', '.join(DTYPES)}")
-    dtype = DTYPES[entry["dtype"]]
-    if last - first != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name}: {last - first} bytes for {list(shape)} of {entry['dtype']}")
-    if base + last > size:
-        raise ValueError(f"{name} lies beyond the end of the file, which was cut")
-    return Slab(path, dtype, shape, base + first)
-
-
-def _check(stored: Mapping[str, StoredTensor], architecture: Architecture, folder: Path) -> None:
-    """Hold the tensors against the architecture, and name everything that is wrong in one line."""
-    needed, spare = tensor_shapes(architecture)
-    faults = [f"{name} is missing" for name in needed if name not in stored]
-    for name, tensor in stored.items():
-        expected = needed.get(name) or spare.get(name)
-        if expected is None and not name.endswith(_BUFFERS):
-            faults.append(f"{name} is unexpected")
-        elif name in needed and tensor.shape != expected:
-            faults.append(f"{name} is {list(tensor.shape)} where {CONFIG_NAME} asks for {list(expected)}")
+def _refuse(faults: list[str], folder: Path) -> None:
+    """One line for everything that is wrong with the tensors."""
     if faults:
-        more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
-        raise InputError(f"{folder}: the weights do not fit {CONFIG_NAME}: {'; '.join(faults[:8])}{more}; {_AGAIN}")
+        more = f" (and {len(faults) - _LISTED} more)" if len(faults) > _LISTED else ""
+        raise InputError(
+            f"{folder}: the weights do not fit its configuration: {'; '.join(faults[:_LISTED])}{more}; {AGAIN}"
+        )

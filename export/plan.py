@@ -53,9 +53,10 @@ class Plan:
 def plan(precision: str = "fp16", target: str = "cpu") -> Plan:
     """The plan called ``precision`` for ``target``. Raises InputError for a name that is not offered.
 
-    fp16 on a CPU means fp16 on disk and float32 arithmetic. onnxruntime has no half-precision products on x86: given
-    fp16 activations it wraps every product in casts. Measured on two Zen 4 cores, onnxruntime 1.31, on the decoder of
-    a 0.5B model's width (benchmark in docs/design.md): half-precision activations are slower and less exact.
+    fp16 on a CPU means fp16 on disk and float32 arithmetic: onnxruntime has no half-precision products on x86 and wraps
+    every product on fp16 activations in casts. Measured on two busy Zen 4 cores with onnxruntime 1.31, a decoder of six
+    layers 896 wide, float32 against fp16 activations: session 0.35 against 1.90 s, 620 positions in 525 against 565 ms,
+    a decode step in 24.4 against 24.9 ms, largest error against float32 weights 7e-4 against 1.5e-3.
     """
     if target not in TARGETS:
         raise InputError(f"the target '{target}' is not offered; choose {' or '.join(TARGETS)}")

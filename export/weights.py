@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parrot_export.checkpoint import DTYPES, StoredTensor
+from parrot_export.slabs import DTYPES, StoredTensor
 from parrot_runtime.errors import ParrotError
 
 _CODES = {str(dtype): code for code, dtype in DTYPES.items()}
@@ -97,14 +97,13 @@ class WeightFile:
         Raises ValueError when the blocks differ from those of the same name, or cannot stand side by side.
         """
         names = [block.name for block in blocks]
-        known = [name for name in names if name in self._blocks]
-        if not known:
+        if not any(name in self._blocks for name in names):
             if self._header is not None:
                 raise ValueError(f"{self.location} is sealed; {names[0]} comes too late")
             self._blocks |= {block.name: block for block in blocks}
         order = list(self._blocks)
-        at = order.index(names[0])
-        if order[at : at + len(names)] != names or any(not _same(self._blocks[b.name], b) for b in blocks):
+        start = order.index(names[0]) if names[0] in self._blocks else len(order)
+        if order[start : start + len(names)] != names or any(not _same(self._blocks[b.name], b) for b in blocks):
             raise ValueError(f"{self.location}: {', '.join(names)} stand there already, in another form")
         region = Region(self, names[0], blocks[0].dtype, shape or blocks[0].shape)
         if region.size != sum(block.size for block in blocks):

@@ -95,7 +95,7 @@ def _run(
         return
     click.echo(
         f"{request.run}: stage {stage} finished, {result['steps']} steps in {result['seconds']:.0f} s, "
-        f"mean loss {result['loss']:.3f}"
+        f"loss {result['loss']:.3f}"
     )
 
 

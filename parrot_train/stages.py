@@ -107,15 +107,40 @@ def _admit(request: StageRequest) -> dict[str, Any] | None:
 
 
 def _train(request: StageRequest, old: dict[str, Any] | None, signals: Signals) -> dict[str, Any]:
-    import torch
     from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of loading and saving weights: the bars of data and training say what takes time
+    model, tokenizer, prepared, note = _make_ready(request)
+    run, checkpoint = request.run, _begin(request, old, prepared, note)
+    try:
+        trainer = _trainer(request, model, prepared, signals)
+        began = time.perf_counter()
+        with signals.deferred():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if signals.received is not None:
+            step = trainer.state.global_step
+            raise InterruptedRunError(signals.received, f"{run}: stopped at step {step} and saved; go on with --resume")
+        note |= {
+            "steps": trainer.state.global_step,
+            "loss": round(next(line["loss"] for line in reversed(trainer.state.log_history) if "loss" in line), 6),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        return _publish(request, trainer, tokenizer, note)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+        with suppress(OSError):  # on a full disk the first error is the one to see
+            write_run(run, note | {"status": status, "error": " ".join(str(error).split()) or type(error).__name__})
+        raise
+
+
+def _make_ready(request: StageRequest) -> tuple[Any, Path, Prepared, dict[str, Any]]:
+    """Model, tokenizer file, checked data and the beginning of ``run.json``; nothing is written in the run folder."""
+    import torch
 
     from parrot_train.model.trainable import set_trainable
 
-    disable_progress_bar()  # of loading and saving weights: the bars of data and training say what takes time
-    run, config = request.run, request.config
-    stage = config.stage(request.stage)
-    torch.manual_seed(stage.seed)
+    config = request.config
+    torch.manual_seed(config.stage(request.stage).seed)
     if request.stage == 1:
         model, tokenizer, origin = assemble.from_backbones(config)
     else:
@@ -127,14 +152,15 @@ def _train(request: StageRequest, old: dict[str, Any] | None, signals: Signals) 
         tokenizer=tokenizer,
         recipe=assemble.image_recipe(model),
         image_tokens=model.config.image_tokens,
-        fallback=run,
+        fallback=request.run,
     )
-    note = _describe(request, model, prepared, origin)
-    checkpoint = None
-    if old is None:
-        if request.force:
-            clear_run(run)
-    else:
+    return model, tokenizer, prepared, _describe(request, model, prepared, origin)
+
+
+def _begin(request: StageRequest, old: dict[str, Any] | None, prepared: Prepared, note: dict[str, Any]) -> Path | None:
+    """Make the run folder this run's; the checkpoint to go on from, if it resumes and has one."""
+    run, checkpoint = request.run, None
+    if old is not None:
         _check_same(old, note, run)
         note["started"] = old.get("started", note["started"])
         checkpoint, faults = last_good_checkpoint(run)
@@ -142,29 +168,13 @@ def _train(request: StageRequest, old: dict[str, Any] | None, signals: Signals) 
         for fault in faults:
             _say(fault)
         _say(f"{run}: goes on from {checkpoint or 'the beginning, as there is no checkpoint yet'}")
+    elif request.force:
+        clear_run(run)
     if prepared.report:
         write_json(run / SKIPPED_FILE, prepared.report)
-    write_file(run / CONFIG_FILE, to_yaml(config).encode())
+    write_file(run / CONFIG_FILE, to_yaml(request.config).encode())
     write_run(run, note)
-    try:
-        trainer = _trainer(request, model, prepared, signals)
-        began = time.perf_counter()
-        with signals.deferred():
-            result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if signals.received is not None:
-            step = trainer.state.global_step
-            raise InterruptedRunError(signals.received, f"{run}: stopped at step {step} and saved; go on with --resume")
-    except BaseException as error:
-        status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-        with suppress(OSError):  # on a full disk the first error is the one to see
-            write_run(run, note | {"status": status, "error": " ".join(str(error).split()) or type(error).__name__})
-        raise
-    note |= {
-        "steps": result.global_step,
-        "loss": round(result.training_loss, 6),
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-    return _publish(request, trainer, tokenizer, note)
+    return checkpoint
 
 
 def data_files(config: TrainConfig, stage: int) -> list[Path]:

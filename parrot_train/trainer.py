@@ -61,6 +61,7 @@ def training_arguments(run: Path, stage: StageConfig, *, world_size: int, worker
         save_strategy="steps",
         save_steps=stage.save_steps,
         logging_steps=stage.log_steps,
+        logging_first_step=True,
         logging_nan_inf_filter=False,  # a loss that is no number ends the run: see training_step
         seed=stage.seed,
         use_cpu=not cuda,
@@ -193,7 +194,7 @@ class ParrotTrainer(Trainer):
     def _stop_diverged(self, what: str, value: Any, where: str) -> None:
         raise DivergedError(
             f"{what} became {float(value)} at step {self.state.global_step + 1} {where}".rstrip()
-            + f"; {self._kept()}; --resume goes on from there; if it happens again, start anew, more slowly"
+            + f"; {self._kept()}; --resume goes on from there; if it happens again, train anew with a lower rate"
         )
 
     def _kept(self) -> str:
@@ -253,6 +254,8 @@ class _Progress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._bar is not None:
             self._bar.update(1)
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # however few the steps, a run has a last loss
         if self._stop_signal():
             control.should_save = control.should_training_stop = True
 

@@ -87,8 +87,8 @@ class Dialect(GraphWriter, abc.ABC):
         """Causal attention with rotary embedding over the cache, which takes the new keys and values."""
 
     @abc.abstractmethod
-    def last_position(self, rows: ir.Value, cache: KVCache) -> ir.Value:
-        """Of each sequence of the batch, the row of its last valid position: ``[batch, width]``."""
+    def last_positions(self, cache: KVCache, *rows: ir.Value) -> list[ir.Value]:
+        """Of each value's sequences, the row of the last valid position: ``[batch, width]`` each."""
 
     @abc.abstractmethod
     def sigmoid_gate(self, value: ir.Value, alpha: float) -> ir.Value:

@@ -89,16 +89,17 @@ class OrtDialect(Dialect):
         cache.present.append(tuple(present))
         return self.reshape(mixed, -1, of.width)
 
-    def last_position(self, rows: ir.Value, cache: KVCache) -> ir.Value:
+    def last_positions(self, cache: KVCache, *rows: ir.Value) -> list[ir.Value]:
         # The past is what the longest sequence has beyond this call; a row's last valid token lies seqlens_k - past
         # into the call. Bounded, because in a ragged step of one token a shorter sequence has less past than that.
-        seqlens, total = (self.cast(value, ir.DataType.INT64) for value in cache.controls[:2])
-        sequence = self.op("Gather", [cache.shape, self.constant(np.array(1, np.int64))])
-        past = self.op("Sub", [total, sequence])
-        last = self.op("Sub", [sequence, self.constant(np.array(1, np.int64))])
-        place = self.op("Max", [self.op("Sub", [seqlens, past]), self.constant(np.array(0, np.int64))])
-        place = self.reshape(self.op("Min", [place, last]), -1, 1)
-        return self.op("GatherND", [self._sequences(rows, cache), place], {"batch_dims": 1})
+        zero, one = (self.constant(np.array(number, np.int64)) for number in (0, 1))
+        with self.scope("last_position"):
+            seqlens, total = (self.cast(value, ir.DataType.INT64) for value in cache.controls[:2])
+            sequence = self.op("Gather", [cache.shape, one])
+            past = self.op("Sub", [total, sequence])
+            place = self.op("Max", [self.op("Sub", [seqlens, past]), zero])
+            place = self.reshape(self.op("Min", [place, self.op("Sub", [sequence, one])]), -1, 1)
+            return [self.op("GatherND", [self._sequences(value, cache), place], {"batch_dims": 1}) for value in rows]
 
     def _sequences(self, rows: ir.Value, cache: KVCache) -> ir.Value:
         """Rows as ``[batch, seq, width]``."""

@@ -178,23 +178,23 @@ class GraphWriter:
 
     def matrix(self, *names: str) -> ir.Value:
         """The weights ``names``, stacked on their rows: ``[out, in]``. Experts' ``[E, I, C]`` are ``[E·I, C]``."""
-        shapes = [self._checkpoint.tensor(name).shape for name in names]
+        shapes = [self._checkpoint.tensors[name].shape for name in names]
         shape = sum(math.prod(shape[:-1]) for shape in shapes), shapes[0][-1]
         return self._weight(names, lambda: self._copies(names, self.plan.weights, shape))
 
     def columns(self, name: str) -> ir.Value:
         """Experts' weights ``[E, C, I]`` side by side: ``[C, E·I]``."""
-        tensor = self._checkpoint.tensor(name)
+        tensor = self._checkpoint.tensors[name]
         return self._weight((f"{name}.columns",), lambda: self._place(side_by_side(tensor, self.plan.weights)))
 
     def kernel(self, name: str) -> ir.Value:
         """A convolution's weight, in its own shape."""
-        shape = self._checkpoint.tensor(name).shape
+        shape = self._checkpoint.tensors[name].shape
         return self._weight((name,), lambda: self._copies((name,), self.plan.weights, shape))
 
     def vector(self, *names: str) -> ir.Value:
         """Norm weights or biases, flat, one after the other: ``[n]``. They are float32 on disk (see the plan)."""
-        length = sum(math.prod(self._checkpoint.tensor(name).shape) for name in names)
+        length = sum(math.prod(self._checkpoint.tensors[name].shape) for name in names)
         return self._weight(names, lambda: self._copies(names, "float32", (length,)))
 
     def table(self, name: str, array: np.ndarray) -> ir.Value:
@@ -203,7 +203,7 @@ class GraphWriter:
 
     def load(self, name: str) -> np.ndarray:
         """A small tensor of the checkpoint in float32, for tables that are calculated from it."""
-        return self._checkpoint.tensor(name).load()
+        return self._checkpoint.tensors[name].load()
 
     def _place(self, block: Block) -> Region:
         return self._weights.place([block])
@@ -211,7 +211,7 @@ class GraphWriter:
     def _copies(self, names: Sequence[str], dtype: str, shape: tuple[int, ...]) -> Region:
         if len(names) == 1 and names[0] in self._elsewhere:
             return self._elsewhere[names[0]]
-        return self._weights.place([copied(self._checkpoint.tensor(name), dtype) for name in names], shape)
+        return self._weights.place([copied(self._checkpoint.tensors[name], dtype) for name in names], shape)
 
     def _weight(self, names: Sequence[str], place: Callable[[], Region]) -> ir.Value:
         """The tensors ``names`` as one value in the computing type; asked for again, the same value."""

@@ -28,7 +28,7 @@ def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
                 mixed = ops.cached_attention(normed, projections, cache, number)
                 if last:
                     # Only the last position is asked for, and nothing after the last attention looks at another.
-                    mixed, rows = ops.last_position(mixed, cache), ops.last_position(rows, cache)
+                    mixed, rows = ops.last_positions(cache, mixed, rows)
                 with ops.scope("o_proj"):
                     update = ops.linear(mixed, f"{name}.self_attn.o_proj", bias=False)
             rows, normed = ops.rms_norm_sum(rows, update, Norm(f"{name}.post_attention_layernorm", decoder.epsilon))

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -74,7 +75,7 @@ def test_stage2_trains_all_but_the_vision_encoder(train):
             assert not torch.equal(before[name], after[name]), name
     moe = {name: tensor for name, tensor in after.items() if ".moe." in name}
     assert moe["model.moe.router.weight"].shape == (6, 24)
-    assert moe["model.moe.experts.fc1.weight"].shape == (6, 24, 24)
+    assert moe["model.moe.experts.fc1.weight"].shape == (6, 128, 24)  # six experts of nano's width, 128
     assert after["model.moe.router.weight"].dtype == torch.float32
 
 
@@ -392,6 +393,30 @@ def test_a_full_disk_keeps_the_last_checkpoint(train, monkeypatch, place):
         assert torch.equal(tensor, weights(run)[name])
 
 
+def test_a_run_that_died_while_publishing_is_published_by_resume(train, monkeypatch):
+    whole = train(1, output=Path("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr("parrot_train.stages.publish_files", lambda *_: (_ for _ in ()).throw(Stop))
+        with pytest.raises(Stop):
+            train(1)
+    run = Path("runs/nano/stage1")
+    assert checkpoint.read_run(run)["status"] == "failed"
+    assert not (run / "model.safetensors").exists()
+    with monkeypatch.context() as patch:
+        crash_at(patch, 5)  # no step is trained again
+        train(1, resume=True)
+    note = checkpoint.read_run(run)
+    assert (note["status"], note["steps"]) == ("finished", 5)
+    assert note["loss"] == checkpoint.read_run(whole)["loss"] > 0
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(run)[name])
+
+
+def test_the_first_and_the_last_step_are_always_logged(train):
+    run = train(1, "stage1.log_steps=3")
+    assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 3, 5]
+
+
 def test_a_file_named_twice_is_refused(train):
     with pytest.raises(InputError, match="named twice"):
         train(1, "data.stage1=[data/train.json, data/train.json]")
@@ -434,3 +459,30 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_change(train, mon
     with pytest.raises(DivergedError, match=r"the gradient norm became (inf|nan) at step 2"):
         train(1)
     assert torch.equal(kept["before"], kept["now"])
+
+
+# --- the paper's other settings -------------------------------------------------------------------------------------
+def test_gradient_checkpointing_changes_no_bit(train):
+    train(1)
+    runs = [
+        train(2, f"stage2.gradient_checkpointing={wanted}", "stage2.precision=fp32", output=Path(f"run-{wanted}"))
+        for wanted in ("false", "true")
+    ]
+    one, two = map(weights, runs)
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_the_learning_rate_follows_the_schedule(train, schedule):
+    run = train(1, f"stage1.scheduler={schedule}", "stage1.warmup_ratio=0.2", "stage1.epochs=2")
+    rates = [json.loads(line)["learning_rate"] for line in (run / "log.jsonl").read_text().splitlines()]
+    # Two steps of warm-up (0.2 of 10); the rate logged is the one the step used.
+    steps = np.arange(10)
+    fall = {
+        "cosine": 0.5 * (1 + np.cos(np.pi * (steps - 2) / 8)),
+        "linear": 1 - (steps - 2) / 8,
+        "constant": np.ones(10),
+    }[schedule]
+    expected = 1e-3 * np.where(steps < 2, steps / 2, fall)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-12)  # six digits are logged
