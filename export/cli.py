@@ -1,0 +1,131 @@
+"""``parrot-export``: checkpoints to bundles, and a look at bundles that stand."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parrot_runtime.command import ParrotGroup, verbose_option
+
+_FOLDER = click.Path(path_type=Path)
+
+
+class _DefaultExport(ParrotGroup):
+    """A group whose first command needs not be named: ``parrot-export --fp16`` is ``parrot-export export --fp16``."""
+
+    default = "export"
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        own = {name for parameter in self.get_params(context) for name in (*parameter.opts, *parameter.secondary_opts)}
+        first = next((argument for argument in arguments if argument not in ("-v", "--verbose")), None)
+        if first is None or (first not in self.commands and first not in own):
+            arguments = [self.default, *arguments]
+        return super().parse_args(context, arguments)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The default command's options stand in the group's help: that is where people look for them."""
+        command = self.commands[self.default]
+        options = [option for option in command.params if isinstance(option, click.Option) and option.name != "verbose"]
+        with formatter.section("Options of export"):
+            formatter.write_dl([record for option in options if (record := option.get_help_record(context))])
+        super().format_options(context, formatter)
+
+
+@click.group(cls=_DefaultExport, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="parrot-edge")
+@verbose_option
+def main() -> None:
+    """Export a Parrot checkpoint to a bundle: verified ONNX graphs, their weights, and what describes them.
+
+    \b
+    parrot-export --fp16
+    parrot-export CHECKPOINT -o bundles/mine --fp32
+    parrot-export inspect bundles/nano-fp16
+    """
+
+
+@main.command()
+@click.argument("checkpoint", required=False, type=_FOLDER)
+@click.option("-o", "--output", metavar="BUNDLE", type=_FOLDER, help="Bundle folder [bundles/<name>-<precision>].")
+@click.option("--fp32", "precision", flag_value="fp32", help="Weights in float32.")
+@click.option("--fp16", "precision", flag_value="fp16", help="Weights in float16, arithmetic in float32 (the default).")
+@click.option("--target", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="Where it will run.")
+@click.option("--max-len", type=int, metavar="N", help="Longest sequence [the model's, 2048 at most].")
+@click.option("--vision-tower", metavar="FOLDER", type=_FOLDER, help="Vision encoder of a released checkpoint.")
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every graph with torch.")
+@click.option("--force", is_flag=True, help="Replace the bundle that has the name.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@verbose_option
+def export(precision: str | None, as_json: bool, **options: Any) -> None:
+    """Export CHECKPOINT, by default the newest finished `parrot-train stage2`.
+
+    Example: parrot-export runs/nano/stage2 -o bundles/mine --fp32
+    """
+    from parrot_export.bundle import ExportRequest
+    from parrot_export.bundle import export as run_export
+    from parrot_export.inspection import describe_verification
+
+    folder, manifest = run_export(ExportRequest(precision=precision or "fp16", **options), _progress)
+    size = sum(record.size for record in manifest.files.values())
+    if as_json:
+        _print_json({"bundle": str(folder), "size": size, "verification": manifest.verification})
+        return
+    click.echo(f"{folder}: {manifest.name}, {manifest.precision}, {size / 2**20:.1f} MiB")
+    for line in describe_verification(manifest.verification):
+        click.echo(f"  {line}")
+
+
+@main.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@verbose_option
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what BUNDLE holds: model, graphs, operators, files, and what verified it.
+
+    Example: parrot-export inspect bundles/nano-fp16
+    """
+    from parrot_export.inspection import describe
+    from parrot_export.inspection import inspect as look
+
+    found = look(bundle)
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo(describe(found))
+
+
+@main.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--checkpoint", metavar="FOLDER", type=_FOLDER, help="Compare the graphs with this model in torch, too.")
+@click.option("--vision-tower", metavar="FOLDER", type=_FOLDER, help="Vision encoder of a released checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@verbose_option
+def verify(bundle: Path, checkpoint: Path | None, vision_tower: Path | None, as_json: bool) -> None:
+    """Check every file's hash and every graph of BUNDLE, and run it on questions in six languages.
+
+    Example: parrot-export verify bundles/nano-fp16 --checkpoint runs/nano/stage2
+    """
+    from parrot_export.inspection import describe_verification, verify_bundle
+
+    result = verify_bundle(bundle, checkpoint, vision_tower, _progress)
+    if as_json:
+        _print_json({"bundle": str(bundle), "verification": result})
+        return
+    click.echo(f"{bundle}: whole and unaltered, its graphs are sound")
+    for line in describe_verification(result):
+        click.echo(f"  {line}")
+
+
+@contextmanager
+def _progress(label: str, length: int) -> Iterator[Any]:
+    """A bar on stderr, where that is a terminal."""
+    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        yield bar.update
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    click.echo(json.dumps(data, ensure_ascii=False))

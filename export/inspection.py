@@ -1,0 +1,99 @@
+"""Looking at a bundle that stands: what it holds, and whether it is whole and computes what it should."""
+
+from pathlib import Path
+from typing import Any
+
+from parrot_export.bundle import Progress, no_progress
+from parrot_export.check import check_graphs
+from parrot_runtime.manifest import Manifest, load_manifest, verify_files
+
+
+def inspect(folder: Path) -> dict[str, Any]:
+    """Manifest and operators of the bundle in ``folder``, as plain data. Raises BundleError."""
+    manifest = load_manifest(folder)
+    operators = check_graphs(folder, manifest)
+    dims, sizes = manifest.model, {name: record.size for name, record in manifest.files.items()}
+    return {
+        "bundle": str(folder),
+        "name": manifest.name,
+        "precision": manifest.precision,
+        "target": manifest.target,
+        "languages": list(manifest.languages),
+        "model": {name: getattr(dims, name) for name in dims.__dataclass_fields__},
+        "image_size": manifest.image.size,
+        "graphs": {role: _graph(manifest, role) | {"operators": operators[role]} for role in manifest.graphs},
+        "files": sizes,
+        "size": sum(sizes.values()),
+        "verification": manifest.verification,
+        "tools": manifest.tools,
+    }
+
+
+def _graph(manifest: Manifest, role: str) -> dict[str, Any]:
+    graph = manifest.graphs[role]
+    inputs, outputs = ([f"{t.name} {t.dtype} {list(t.axes)}" for t in side] for side in (graph.inputs, graph.outputs))
+    return {"file": graph.file, "inputs": inputs, "outputs": outputs}
+
+
+def describe(found: dict[str, Any]) -> str:
+    """``inspect``'s findings for a person: one fact per line."""
+    dims = found["model"]
+    experts = f"{dims['experts']} experts ({dims['expert_kind']})" if dims["experts"] else "no experts"
+    lines = [
+        f"{found['bundle']}: {found['name']}, {found['precision']} for {found['target']}, "
+        f"{found['size'] / 2**20:.1f} MiB in {len(found['files'])} files",
+        f"  languages  {' '.join(found['languages'])}",
+        f"  picture    {found['image_size']} pixels, {dims['image_tokens']} tokens; {experts}",
+        f"  decoder    {dims['layers']} layers, width {dims['hidden_size']}, vocabulary {dims['vocab_size']}, "
+        f"up to {dims['max_len']} positions",
+    ]
+    for role, graph in found["graphs"].items():
+        operators = ", ".join(f"{count} {name}" for name, count in graph["operators"].items())
+        lines += [f"  {role}: {graph['file']}", f"    {operators}"]
+        lines += [f"    in   {text}" for text in _without_layers(graph["inputs"], "past_key_values.")]
+        lines += [f"    out  {text}" for text in _without_layers(graph["outputs"], "present.")]
+    return "\n".join([*lines, *(f"  {line}" for line in describe_verification(found["verification"]))])
+
+
+def describe_verification(result: dict[str, Any]) -> list[str]:
+    """A verification's result: one line in all, then one per graph and tensor with the worst language."""
+    if "graphs" not in result:
+        return [f"verification: {result.get('status')}"]
+    lines = [f"verification: {result['status']} against {result['reference']}, {result['samples']} samples"]
+    for graph, tensors in result["graphs"].items():
+        for tensor, languages in tensors.items():
+            code, worst = max(languages.items(), key=lambda item: item[1]["relative"])
+            lines.append(f"  {graph}: {tensor} off by {worst['relative']:.1e} of the largest value at most ({code})")
+    equal, tokens = (sum(counts[name] for counts in result["greedy"].values()) for name in ("equal", "tokens"))
+    return [*lines, f"  chain: {equal} of {tokens} greedy tokens are torch's"]
+
+
+def _without_layers(tensors: list[str], prefix: str) -> list[str]:
+    """The tensors, with the cache's, two per layer, as one line."""
+    cache = [text for text in tensors if text.startswith(prefix)]
+    rest = [text for text in tensors if not text.startswith(prefix)]
+    return [*rest, f"{cache[0]} and {len(cache) - 1} more of the cache"] if cache else rest
+
+
+def verify_bundle(
+    folder: Path, checkpoint: Path | None = None, vision_tower: Path | None = None, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Check the bundle in ``folder``: every file's hash, every graph, and that it runs.
+
+    With ``checkpoint``, its graphs are compared with that model in torch once more; without, they must run and give
+    finite numbers. The result is data, as in the manifest. Raises BundleError, or ParrotError when a comparison fails.
+    """
+    from parrot_export.checkpoint import open_checkpoint
+    from parrot_export.samples import verification_samples
+    from parrot_export.verify import run_through, verify
+
+    manifest = load_manifest(folder)
+    verify_files(folder, manifest)
+    check_graphs(folder, manifest)
+    samples = verification_samples()
+    if checkpoint is None:
+        with progress("Running every graph", len(samples)) as advance:
+            return run_through(folder, manifest, samples, advance)
+    model = open_checkpoint(checkpoint, vision_tower).load_model()
+    with progress("Verifying against torch", len(samples)) as advance:
+        return verify(folder, manifest, model, samples, progress=advance)

@@ -1,0 +1,228 @@
+"""Verification: every graph of a bundle, as the runtime runs it, against the checkpoint in torch.
+
+Each graph gets what torch computed up to it, so that an error is found where it is made; then the whole chain, from the
+picture and the bundle's own embeddings to a few greedy tokens, is compared with torch's. What is above tolerance, NaN
+or infinite is an error, and an export with an error is not published.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parrot_export.reference import Expected, Question, expect, prepare
+from parrot_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from parrot_runtime.embedding import Embedding
+from parrot_runtime.errors import ParrotError
+from parrot_runtime.manifest import EMBEDDING_NAME, TOKENIZER_NAME, Manifest
+from parrot_runtime.prompt import PromptEncoder
+from parrot_runtime.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from parrot_export.samples import Sample
+    from parrot_train.model import ParrotForConditionalGeneration
+
+STEPS = 8
+
+
+class VerificationError(ParrotError):
+    """A graph does not compute what the checkpoint computes."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What is allowed, as a share of the largest value of the tensor in torch (of 1 for the routing).
+
+    ``relative`` bounds the error of every value. ``tie`` is how far torch's logits of two tokens may lie apart for the
+    bundle to choose the other one; it is closer than what ``relative`` alone would let through.
+    """
+
+    relative: float
+    tie: float
+    reason: str
+
+
+TOLERANCES: dict[str, Tolerance] = {
+    "fp32": Tolerance(
+        1e-4,
+        1e-4,
+        "the same float32 numbers summed in another order: about 1e-6 per layer, and room for deep models",
+    ),
+    "fp16": Tolerance(
+        2e-2,
+        5e-3,
+        "weights rounded to 11 bits, up to 5e-4 each, against float32 ones; the errors of all layers add up",
+    ),
+}
+
+
+@dataclass
+class Differences:
+    """The largest differences seen, by graph, tensor and language, and the first thing that was not finite."""
+
+    found: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    def add(self, graph: str, tensor: str, language: str, got: np.ndarray, expected: np.ndarray) -> None:
+        """Compare ``got`` with ``expected``, and keep the worst of this graph, tensor and language."""
+        if not np.isfinite(got).all():
+            self.broken.append(f"{graph}: {tensor} has NaN or infinity ({language})")
+            return
+        error = float(np.abs(got.astype(np.float64) - expected).max())
+        scale = 1.0 if tensor == "routing" else float(np.abs(expected).max())
+        worst = (
+            self.found.setdefault(graph, {})
+            .setdefault(tensor, {})
+            .setdefault(language, {"max_abs": 0.0, "relative": 0.0})
+        )
+        worst["max_abs"] = max(worst["max_abs"], error)
+        worst["relative"] = max(worst["relative"], error / max(scale, np.finfo(np.float32).tiny))
+
+    def faults(self, tolerance: Tolerance) -> list[str]:
+        """Everything that must not be published, worst first."""
+        above = [
+            (worst["relative"], f"{graph}: {tensor} off by {worst['relative']:.1e} of its largest value ({language})")
+            for graph, tensors in self.found.items()
+            for tensor, languages in tensors.items()
+            for language, worst in languages.items()
+            if worst["relative"] > tolerance.relative
+        ]
+        return self.broken + [text for _, text in sorted(above, reverse=True)]
+
+
+class BundleUnderTest:
+    """A bundle's graphs, run by the runtime's own backend."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        dims = manifest.model
+        self.manifest = manifest
+        self.backend = OnnxRuntimeBackend(folder, manifest)
+        self.embedding = Embedding(folder / EMBEDDING_NAME, vocab_size=dims.vocab_size, hidden_size=dims.hidden_size)
+        self.prompts = PromptEncoder(load_tokenizer(folder / TOKENIZER_NAME))
+
+    def prepare(self, sample: "Sample") -> Question:
+        """The sample as this bundle's recipe has it."""
+        manifest = self.manifest
+        return prepare(sample, self.prompts, manifest.image, manifest.model.image_tokens, manifest.prompt.system)
+
+    def route(self, features: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Visual tokens ``[1, P, C]`` and routing of one picture and the words ``[T, C]`` of its prompt."""
+        if not self.manifest.model.experts:
+            return features, None
+        return self.backend.route(features, text[None], np.ones((1, len(text)), np.bool_))
+
+    def logits(self, embeds: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """Prefill ``[T, C]``, then one step for each of ``words`` but the last: ``[steps, V]``."""
+        cache = self.backend.new_cache(1, len(embeds) + len(words))
+        rows = [self.backend.prefill(embeds, cache).copy()]
+        for number, word in enumerate(words[:-1]):
+            length = np.array([len(embeds) + number], np.int32)
+            rows.append(self.backend.decode(word[None], length, cache)[0].copy())
+        return np.stack(rows)
+
+    def chain(self, question: Question, tokens: np.ndarray) -> np.ndarray:
+        """From picture and ids to the logits ``[steps, V]``, fed with ``tokens`` as the answer."""
+        dtype, is_text = self.backend.embeds_dtype, question.ids >= 0
+        text = self.embedding.gather(question.ids[is_text], dtype)
+        visual, _ = self.route(self.backend.encode_images(question.pixels), text)
+        embeds = np.empty((len(is_text), text.shape[1]), dtype)
+        embeds[is_text], embeds[~is_text] = text, visual[0]
+        return self.logits(embeds, self.embedding.gather(tokens, dtype))
+
+
+def verify(
+    folder: Path,
+    manifest: Manifest,
+    model: "ParrotForConditionalGeneration",
+    samples: Sequence["Sample"],
+    *,
+    steps: int = STEPS,
+    progress: Callable[[int], None] = lambda _count: None,
+) -> dict[str, Any]:
+    """Compare the bundle in ``folder`` with ``model`` on ``samples``; the result as it stands in the manifest.
+
+    ``progress`` is told of each sample done. Raises VerificationError that names the worst it found: differences
+    above the precision's tolerance, NaN, greedy tokens that are not torch's and no near ties.
+    """
+    bundle, differences, tolerance = BundleUnderTest(folder, manifest), Differences(), TOLERANCES[manifest.precision]
+    greedy: dict[str, Counter[str]] = {}
+    for sample in samples:
+        question = bundle.prepare(sample)
+        expected = expect(model, question, steps)
+        _compare(bundle, question, expected, differences)
+        logits = bundle.chain(question, expected.tokens)
+        differences.add("chain", "logits", question.language, logits, expected.logits)
+        _count_tokens(logits, expected, tolerance, greedy.setdefault(question.language, Counter()))
+        progress(1)
+    faults = differences.faults(tolerance) + list(_token_faults(greedy))
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise VerificationError(
+            f"verification against torch failed, {tolerance.relative:g} is allowed: {'; '.join(faults[:3])}{more}"
+        )
+    return {
+        "status": "passed",
+        "reference": _reference_name(),
+        "samples": len(samples),
+        "steps": steps,
+        "tolerance": {"relative": tolerance.relative, "reason": tolerance.reason},
+        "graphs": differences.found,
+        "greedy": {language: dict(counts) for language, counts in greedy.items()},
+    }
+
+
+def run_through(
+    folder: Path, manifest: Manifest, samples: Sequence["Sample"], progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """Without a checkpoint to compare with: every graph must run on ``samples`` and give finite numbers.
+
+    Raises VerificationError for NaN or infinity, ParrotError for a graph that fails.
+    """
+    bundle = BundleUnderTest(folder, manifest)
+    for sample in samples:
+        logits = bundle.chain(bundle.prepare(sample), np.zeros(STEPS, np.int64))
+        if not np.isfinite(logits).all():
+            raise VerificationError(f"{folder}: the logits have NaN or infinity ({sample.language}); export it again")
+        progress(1)
+    return {"status": "ran", "samples": len(samples), "steps": STEPS}
+
+
+def _compare(bundle: BundleUnderTest, question: Question, expected: Expected, differences: Differences) -> None:
+    """Each graph alone, on what torch computed up to it."""
+    language = question.language
+    features = bundle.backend.encode_images(question.pixels)
+    differences.add("encoder", "image_features", language, features, expected.features)
+    if expected.routing is not None:
+        visual, routing = bundle.route(expected.features, expected.text)
+        differences.add("experts", "visual_tokens", language, visual, expected.visual)
+        differences.add("experts", "routing", language, routing, expected.routing)
+    logits = bundle.logits(expected.embeds, expected.words)
+    differences.add("decoder", "prefill logits", language, logits[:1], expected.logits[:1])
+    if len(logits) > 1:
+        differences.add("decoder", "decode logits", language, logits[1:], expected.logits[1:])
+
+
+def _count_tokens(logits: np.ndarray, expected: Expected, tolerance: Tolerance, counts: Counter[str]) -> None:
+    """Hold the greedy token after each of torch's tokens against torch's own."""
+    for ours, theirs, token in zip(logits, expected.logits, expected.tokens, strict=True):
+        chosen = int(ours.argmax())
+        tie = theirs[token] - theirs[chosen] <= tolerance.tie * np.abs(theirs).max()
+        counts["tokens"] += 1
+        counts["equal"] += int(chosen == token)
+        counts["near_ties"] += int(chosen != token and tie)
+
+
+def _token_faults(greedy: dict[str, Counter[str]]) -> Iterator[str]:
+    for language, counts in greedy.items():
+        wrong = counts["tokens"] - counts["equal"] - counts["near_ties"]
+        if wrong:
+            yield f"chain: {wrong} of {counts['tokens']} greedy tokens are not torch's ({language})"
+
+
+def _reference_name() -> str:
+    import torch
+
+    return f"torch {torch.__version__}, float32"

@@ -1,0 +1,100 @@
+"""The released format, from its files to tokens, against outputs that the released code computed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_checkpoint import relative_error, sessions, tiny_tokenizer
+
+from parrot_export.checkpoint import open_checkpoint
+from parrot_runtime.errors import InputError
+from parrot_runtime.image import ImageRecipe
+
+RELEASED = Path(__file__).parents[1] / "data" / "released_tiny"
+IMAGE = -200
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The reference checkpoint with a tokenizer beside it, which it does not bring."""
+    folder = tmp_path_factory.mktemp("released") / "tiny"
+    shutil.copytree(RELEASED, folder)
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graphs(folder, tmp_path_factory):
+    return sessions(open_checkpoint(folder), tmp_path_factory.mktemp("released-graphs") / "fp32", "fp32")
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return np.load(RELEASED / "expected.npz")
+
+
+def embeddings(folder):
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+
+
+# float32 sums in another order: the bounds are ten times what is usual for so shallow a model.
+def test_image_features_are_those_of_the_released_code(graphs, expected):
+    (features,) = graphs["encoder"].run(None, {"pixel_values": expected["pixel_values"]})
+    np.testing.assert_allclose(features, expected["image_features"], atol=1e-5)
+
+
+def test_visual_tokens_are_those_of_the_released_code(graphs, folder, expected):
+    text = embeddings(folder)[expected["input_ids"][0][expected["input_ids"][0] != IMAGE]][None]
+    feed = {"image_features": expected["image_features"], "text_embeds": text, "text_mask": np.ones((1, 23), bool)}
+    visual, _ = graphs["experts"].run(None, feed)
+    np.testing.assert_allclose(visual[0], expected["moe_output"], atol=1e-5)
+
+
+def test_logits_and_greedy_tokens_are_those_of_the_released_code(graphs, folder, expected):
+    table, ids = embeddings(folder), expected["input_ids"][0]
+    at = int(np.flatnonzero(ids == IMAGE)[0])
+    embeds = np.concatenate([table[ids[:at]], expected["moe_output"], table[ids[at + 1 :]]])[None]
+    cache = {
+        f"past_key_values.{n}.{part}": np.zeros((1, 4, 96, 16), np.float32)
+        for n in range(3)
+        for part in ("key", "value")
+    }
+    names = [output.name for output in graphs["decoder"].get_outputs()]
+    length, tokens = 0, []
+    while len(tokens) < 12:
+        length += embeds.shape[1]
+        feed = {"seqlens_k": np.array([length - 1], np.int32), "total_sequence_length": np.array(length, np.int32)}
+        got = dict(zip(names, graphs["decoder"].run(None, {"inputs_embeds": embeds, **feed, **cache}), strict=True))
+        if not tokens:
+            assert relative_error(got["logits"], expected["logits"][:, -1]) < 1e-5
+        tokens.append(int(got["logits"].argmax()))
+        cache = {name: got[name.replace("past_key_values", "present")] for name in cache}
+        embeds = table[tokens[-1]][None, None]
+    assert tokens == json.loads((RELEASED / "greedy.json").read_text())["greedy"]
+
+
+def test_its_recipe_is_the_papers_at_its_size(folder):
+    assert open_checkpoint(folder).recipe.image == ImageRecipe.clip(28)
+
+
+def test_a_missing_expert_is_named(folder, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.moe_model.experts.3.up_proj.weight"]
+    save_file(weights, broken / "model.safetensors")
+    with pytest.raises(InputError, match=r"missing: model\.moe_model\.experts\.3\.up_proj\.weight"):
+        open_checkpoint(broken)
+
+
+def test_a_vision_tower_elsewhere_is_found_when_it_is_named(folder, tmp_path):
+    apart = shutil.copytree(folder, tmp_path / "apart")
+    shutil.move(apart / "clip-vit-tiny", tmp_path / "towers")
+    with pytest.raises(InputError, match="--vision-tower"):
+        open_checkpoint(apart)
+    assert open_checkpoint(apart, tmp_path / "towers").architecture.vision.image_size == 28
