@@ -18,14 +18,13 @@ from parrot_train.config import load_config, to_yaml
 
 
 @pytest.fixture
-def run(settings, data, tmp_path, monkeypatch):
-    """Call ``parrot-train`` in ``tmp_path`` with the tiny backbones set."""
+def run(config_file, data, tmp_path, monkeypatch):
+    """Call ``parrot-train`` in ``tmp_path`` with the tiny backbones."""
     monkeypatch.chdir(tmp_path)
     data()
-    sets = [argument for setting in settings for argument in ("--set", setting)]
 
     def call(command, *arguments):
-        return CliRunner().invoke(main, [command, *sets, *arguments])
+        return CliRunner().invoke(main, [command, "--config", config_file, *arguments])
 
     return call
 
@@ -120,11 +119,11 @@ def wait_for_steps(process, log, steps):
     ("number", "code", "status"),
     [(signal.SIGTERM, 143, "interrupted"), (signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -9, "running")],
 )
-def test_a_killed_run_goes_on_to_the_same_bits(run, settings, tmp_path, number, code, status):
+def test_a_killed_run_goes_on_to_the_same_bits(run, config_file, tmp_path, number, code, status):
     common = ["--data", "data/train.json", "--set", "stage1.epochs=8", "--set", "stage1.save_steps=3"]
     assert run("stage1", *common, "-o", "whole").exit_code == 0
     folder = tmp_path / "killed"
-    arguments = ["stage1", *[item for setting in settings for item in ("--set", setting)], *common, "-o", str(folder)]
+    arguments = ["stage1", "--config", config_file, *common, "-o", str(folder)]
     process = start(arguments, tmp_path)
     try:
         wait_for_steps(process, folder / "log.jsonl", 8)

