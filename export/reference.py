@@ -1,13 +1,17 @@
 """What torch computes for a sample: the truth an exported graph is held against."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parrot_runtime.errors import ParrotError
-from parrot_runtime.image import ImageRecipe, preprocess
+from parrot_runtime.image import preprocess
+from parrot_runtime.manifest import TOKENIZER_NAME, Manifest
 from parrot_runtime.prompt import PromptEncoder, Turn
+from parrot_runtime.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from parrot_export.samples import Sample
@@ -42,11 +46,20 @@ class Expected:
     words: np.ndarray
 
 
-def prepare(sample: "Sample", prompts: PromptEncoder, recipe: ImageRecipe, image_tokens: int, system: str) -> Question:
-    """Preprocess the picture and encode the prompt, by the code the runtime uses."""
-    turns = [Turn("user", sample.question, 1)]
-    encoded = prompts.encode(turns, image_tokens=image_tokens, system=system, generation=True)
-    return Question(sample.language, preprocess(sample.image, recipe)[None], encoded.input_ids)
+def prepare(folder: Path, manifest: Manifest, samples: Sequence["Sample"]) -> list[Question]:
+    """The samples as the bundle in ``folder`` has them: its tokenizer, its recipes, by the code the runtime uses."""
+    prompts = PromptEncoder(load_tokenizer(folder / TOKENIZER_NAME))
+    questions = []
+    for sample in samples:
+        encoded = prompts.encode(
+            [Turn("user", sample.question, 1)],
+            image_tokens=manifest.model.image_tokens,
+            system=manifest.prompt.system,
+            generation=True,
+        )
+        pixels = preprocess(sample.image, manifest.image)[None]
+        questions.append(Question(sample.language, pixels, encoded.input_ids))
+    return questions
 
 
 def expect(model: "ParrotForConditionalGeneration", question: Question, steps: int) -> Expected:

@@ -17,9 +17,7 @@ from parrot_export.reference import Expected, Question, expect, prepare
 from parrot_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import ParrotError
-from parrot_runtime.manifest import EMBEDDING_NAME, TOKENIZER_NAME, Manifest
-from parrot_runtime.prompt import PromptEncoder
-from parrot_runtime.tokenizer import load_tokenizer
+from parrot_runtime.manifest import EMBEDDING_NAME, Manifest
 
 if TYPE_CHECKING:
     from parrot_export.samples import Sample
@@ -54,7 +52,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "fp16": Tolerance(
         2e-2,
         5e-3,
-        "weights rounded to 11 bits, up to 5e-4 each, against float32 ones; the errors of all layers add up",
+        "weights rounded to 11 bits against float32 ones; measured 4e-4 on nano and 1.2e-2 on random weights",
     ),
 }
 
@@ -101,12 +99,6 @@ class BundleUnderTest:
         self.manifest = manifest
         self.backend = OnnxRuntimeBackend(folder, manifest)
         self.embedding = Embedding(folder / EMBEDDING_NAME, vocab_size=dims.vocab_size, hidden_size=dims.hidden_size)
-        self.prompts = PromptEncoder(load_tokenizer(folder / TOKENIZER_NAME))
-
-    def prepare(self, sample: "Sample") -> Question:
-        """The sample as this bundle's recipe has it."""
-        manifest = self.manifest
-        return prepare(sample, self.prompts, manifest.image, manifest.model.image_tokens, manifest.prompt.system)
 
     def route(self, features: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Visual tokens ``[1, P, C]`` and routing of one picture and the words ``[T, C]`` of its prompt."""
@@ -147,11 +139,13 @@ def verify(
     ``progress`` is told of each sample done. Raises VerificationError that names the worst it found: differences
     above the precision's tolerance, NaN, greedy tokens that are not torch's and no near ties.
     """
-    bundle, differences, tolerance = BundleUnderTest(folder, manifest), Differences(), TOLERANCES[manifest.precision]
+    differences, tolerance = Differences(), TOLERANCES[manifest.precision]
     greedy: dict[str, Counter[str]] = {}
-    for sample in samples:
-        question = bundle.prepare(sample)
-        expected = expect(model, question, steps)
+    # First all of torch, then all of onnxruntime: the threads of either keep a core busy for a while after each call.
+    questions = prepare(folder, manifest, samples)
+    answers = [expect(model, question, steps) for question in questions]
+    bundle = BundleUnderTest(folder, manifest)
+    for question, expected in zip(questions, answers, strict=True):
         _compare(bundle, question, expected, differences)
         logits = bundle.chain(question, expected.tokens)
         differences.add("chain", "logits", question.language, logits, expected.logits)
@@ -182,10 +176,10 @@ def run_through(
     Raises VerificationError for NaN or infinity, ParrotError for a graph that fails.
     """
     bundle = BundleUnderTest(folder, manifest)
-    for sample in samples:
-        logits = bundle.chain(bundle.prepare(sample), np.zeros(STEPS, np.int64))
+    for question in prepare(folder, manifest, samples):
+        logits = bundle.chain(question, np.zeros(STEPS, np.int64))
         if not np.isfinite(logits).all():
-            raise VerificationError(f"{folder}: the logits have NaN or infinity ({sample.language}); export it again")
+            raise VerificationError(f"{folder}: the logits have NaN or infinity ({question.language}); export it again")
         progress(1)
     return {"status": "ran", "samples": len(samples), "steps": STEPS}
 

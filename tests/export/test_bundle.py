@@ -13,10 +13,13 @@ from tiny_checkpoint import tiny_config, tiny_model, write_checkpoint, write_hol
 
 from parrot_export.bundle import ExportRequest, export
 from parrot_export.checkpoint import Checkpoint
+from parrot_export.reference import prepare
 from parrot_export.samples import verification_samples
 from parrot_runtime import Parrot
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.manifest import load_manifest, verify_files
+from parrot_runtime.prompt import PromptEncoder
+from parrot_runtime.tokenizer import Detokenizer, load_tokenizer
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -78,16 +81,13 @@ def test_the_runtime_answers_as_torch_generates(bundle, model):
 
 
 def _generate(model, bundle, sample) -> str:
-    from parrot_export.verify import BundleUnderTest
-    from parrot_runtime.tokenizer import Detokenizer, load_tokenizer
-
-    under_test = BundleUnderTest(bundle, load_manifest(bundle))
-    question = under_test.prepare(sample)
-    ids = torch.from_numpy(question.ids)[None]
-    pieces, stops = Detokenizer(load_tokenizer(bundle / "tokenizer.json")), under_test.prompts.stop_ids
+    (question,) = prepare(bundle, load_manifest(bundle), [sample])
+    ids, pixels = torch.from_numpy(question.ids)[None], torch.from_numpy(question.pixels)
+    tokenizer = load_tokenizer(bundle / "tokenizer.json")
+    pieces, stops = Detokenizer(tokenizer), PromptEncoder(tokenizer).stop_ids
     text = ""
     with torch.inference_mode():
-        output = model(input_ids=ids, pixel_values=torch.from_numpy(question.pixels), use_cache=True)
+        output = model(input_ids=ids, pixel_values=pixels, use_cache=True)
         for _ in range(20):
             token = output.logits[:, -1:].argmax(-1)
             if int(token) in stops:

@@ -1,13 +1,14 @@
 """Verification: it passes for the model that was exported, and for no other."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from tiny_checkpoint import tiny_model
 
-from parrot_export.reference import Expected, expect
+from parrot_export.reference import Expected, expect, prepare
 from parrot_export.samples import verification_samples
 from parrot_export.verify import (
     STEPS,
@@ -16,6 +17,7 @@ from parrot_export.verify import (
     Differences,
     Tolerance,
     VerificationError,
+    _compare,
     _count_tokens,
     run_through,
     verify,
@@ -95,10 +97,8 @@ def test_a_difference_is_found_in_the_graph_that_makes_it(bundle, manifest, samp
 
 
 def _all_faults(bundle, manifest, model, sample):
-    from parrot_export.verify import _compare
-
     under_test, differences = BundleUnderTest(bundle, manifest), Differences()
-    question = under_test.prepare(sample)
+    (question,) = prepare(bundle, manifest, [sample])
     _compare(under_test, question, expect(model, question, 2), differences)
     return differences.faults(TOLERANCES["fp32"])
 
@@ -149,8 +149,6 @@ def test_tokens_are_equal_near_ties_or_wrong():
     ours = np.array([[0, 9, 10, 5], [0, 9, 10, 5], [0, 10, 9, 5]], np.float32)
     nothing = np.zeros(0, np.float32)
     expected = Expected(nothing, nothing, nothing, None, nothing, theirs, np.array([1, 1, 1]), nothing)
-    from collections import Counter
-
     counts = Counter()
     _count_tokens(ours, expected, dataclasses.replace(TOLERANCES["fp16"], tie=0.005), counts)
     # 9.99 against 10 is within 0.005 of the largest logit, 9 is not.
