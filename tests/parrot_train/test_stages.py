@@ -75,7 +75,7 @@ def test_stage2_trains_all_but_the_vision_encoder(train):
             assert not torch.equal(before[name], after[name]), name
     moe = {name: tensor for name, tensor in after.items() if ".moe." in name}
     assert moe["model.moe.router.weight"].shape == (6, 24)
-    assert moe["model.moe.experts.fc1.weight"].shape == (6, 24, 24)  # six experts of nano's width, 128
+    assert moe["model.moe.experts.fc1.weight"].shape == (6, 24, 24)  # the experts are as wide as the language model
     assert after["model.moe.router.weight"].dtype == torch.float32
 
 
@@ -104,6 +104,13 @@ def test_the_same_settings_give_the_same_bits(train):
     one, two = train(1, output=Path("one")), train(1, output=Path("two"))
     for name, tensor in weights(one).items():
         assert torch.equal(tensor, weights(two)[name])
+
+
+def test_decoding_in_loading_workers_gives_the_same_bits_as_the_pixel_cache(train):
+    cached = train(1, output=Path("cached"))
+    loaded = train(1, "data.image_cache=none", "data.workers=1", output=Path("loaded"))
+    for name, tensor in weights(cached).items():
+        assert torch.equal(tensor, weights(loaded)[name]), name
 
 
 def test_plain_llava_has_no_mixture_in_stage2(train):
