@@ -4,9 +4,9 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForImageTextToText, CLIPVisionModel
+from transformers import AutoConfig, AutoModelForImageTextToText, CLIPVisionModel, LogitsProcessorList, Qwen2Config
 
-from parrot_train.model import ParrotForConditionalGeneration
+from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
 from parrot_train.model.trainable import set_trainable
 
 from .conftest import pictures, prompts, tiny_config, tiny_model
@@ -60,6 +60,19 @@ def test_a_batch_is_its_samples_alone(model, left):
         if count:
             torch.testing.assert_close(together.routing[start : start + count], alone.routing, **CLOSE)
         start += count
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_positions_count_from_a_samples_own_start(model, left):
+    """Rotary positions only matter by their differences, so logits alone would not show a start at the padding."""
+    ids, mask = prompts("4i8", "5", length=33, left=left)
+    given = []
+    rotary = model.model.language_model.rotary_emb
+    hook = rotary.register_forward_pre_hook(lambda _module, inputs: given.append(inputs[1]))
+    model(ids, mask, pictures(1))
+    hook.remove()
+    for row, length in enumerate((29, 5)):
+        assert given[0][row][mask[row].bool()].tolist() == list(range(length))
 
 
 def test_the_question_moves_the_routing(model):
@@ -265,6 +278,7 @@ def test_what_learns_in_each_stage(stage, learning):
         set_trainable(model, 3)
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
 def test_gradients_reach_what_learns_and_only_that():
     model = tiny_model().train()
     set_trainable(model, 2)
@@ -275,6 +289,12 @@ def test_gradients_reach_what_learns_and_only_that():
     ).loss.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(True, False), (False, True), (False, False)])
+def test_the_two_configurations_agree_on_tied_embeddings(outer, inner):
+    config = ParrotConfig(text_config=Qwen2Config(tie_word_embeddings=inner), tie_word_embeddings=outer)
+    assert config.tie_word_embeddings == config.text_config.tie_word_embeddings == (outer or inner)
 
 
 @pytest.mark.parametrize("experts", [6, 0])

@@ -143,9 +143,11 @@ def test_a_checkpoint_without_its_vision_tower_takes_it_from_the_folder(copy, mo
     assert same(model, load_released(copy))
 
 
-def test_tied_embeddings_need_no_output_layer(copy):
+@pytest.mark.parametrize("stored", [True, False])
+def test_tied_embeddings_need_no_output_layer(copy, stored):
     change(copy, tie_word_embeddings=True)
-    rewrite(copy, lambda weights: {name: weight for name, weight in weights.items() if name != "lm_head.weight"})
+    if not stored:
+        rewrite(copy, lambda weights: {name: weight for name, weight in weights.items() if name != "lm_head.weight"})
     model = load_released(copy)
     assert model.lm_head.weight is model.model.language_model.embed_tokens.weight
 
