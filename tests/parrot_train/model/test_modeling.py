@@ -225,9 +225,13 @@ def test_a_repetition_penalty_counts_the_words_of_the_prompt(model):
         scores[seen] = torch.where(scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty)
         expected = torch.cat([expected, scores.argmax().reshape(1, 1)], dim=1)
     options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    shown = []
+    spy = LogitsProcessorList([lambda so_far, scores: shown.append(so_far) or scores])
     answers = [
-        model.generate(ids, pixel_values=images, repetition_penalty=value, **options) for value in (penalty, 1.0)
+        model.generate(ids, pixel_values=images, repetition_penalty=value, logits_processor=spy, **options)
+        for value in (penalty, 1.0)
     ]
+    assert set(shown[0][0].tolist()) == set(ids[text].tolist())  # nothing stands for the image that was not said
     assert answers[0].tolist() == expected.tolist()
     assert answers[0].tolist() != answers[1].tolist()
 
