@@ -180,7 +180,8 @@ def _open(data: bytes, name: str, max_bytes: int) -> Image.Image:
             warnings.simplefilter("ignore")  # of Pillow's own bomb limit: ours is lower and comes next
             return Image.open(io.BytesIO(data), formats=[format_name])
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: {_reason(error)}; make the picture smaller") from error
+        most = 2 * Image.MAX_IMAGE_PIXELS
+        raise ImageError(f"{name}: its header claims more than {most:,} pixels; make the picture smaller") from error
     except Exception as error:  # as in read_image: any type means the header makes no sense
         raise ImageError(
             f"{name}: a {format_name} file whose header is damaged or cut short; get the file again"
