@@ -117,7 +117,8 @@ def batches(encoded: list, recipe: LanguageRecipe, pad_id: int) -> Iterator[tupl
             starts = random_.permutation(len(group) // recipe.batch) * recipe.batch
             for first in starts:
                 rows = [encoded[i] for i in group[first : first + recipe.batch]]
-                length = max(len(ids) for ids, _ in rows)
+                # In steps of 16: for every new shape the CPU kernels are compiled anew, and kept.
+                length = -(-max(len(ids) for ids, _ in rows) // 16) * 16
                 ids = np.full((len(rows), length), pad_id, np.int64)
                 weights = np.zeros((len(rows), length), np.float32)
                 mask = np.zeros((len(rows), length), np.bool_)
