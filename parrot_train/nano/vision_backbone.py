@@ -25,7 +25,6 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from parrot_runtime.image import CLIP_MEAN, CLIP_STD, ImageRecipe, preprocess
 from parrot_train.nano.draw import render
 from parrot_train.nano.grammar import GRAMMARS
-from parrot_train.nano.language_backbone import schedule
 from parrot_train.nano.scenes import BACKGROUNDS, COLOURS, KINDS, SIZES, Group, Scene, scenes
 
 ENGLISH = GRAMMARS["en"]
@@ -246,3 +245,10 @@ def pretrain(recipe: VisionRecipe, folder: Path, *, workers: int, report: Callab
             values = " ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
             report(f"vision step {step} {values} {time.monotonic() - started:.0f} s")
     model.vision.half().save_pretrained(folder)
+
+
+def schedule(step: int, warmup: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to a hundredth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
