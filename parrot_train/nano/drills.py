@@ -9,8 +9,11 @@ never formed. Here nothing else can be learned, so it does, link by link:
 2. the same in chat turns: the template stands between a value and its letter
 3. values, then one that is among them or not: Yes or No
 4. values, then a lettered list of which one is among them: its letter
-5. facts of two parts, then two parts: Yes if they stand together, No if not
-6. facts, then one part and a lettered list: the letter of the other part
+5. facts of a key and a value, then keys, each followed by its value, which is one of few tokens
+6. the same in chat turns
+7. the same, of ten times as many tokens
+8. the same, of all tokens
+9. facts, then a key and a lettered list: the letter of its value
 """
 
 import random
@@ -23,6 +26,8 @@ from parrot_train.nano.language_batches import Batch, collate
 
 VALUES_ASKED = 8
 LISTS_ASKED = 4
+# How many tokens the values of levels 5 to 8 are taken from: all at once, nothing is learned in 150 steps.
+ANSWERS = {5: 16, 6: 16, 7: 160, 8: None}
 REVIEWED = 0.4
 
 Tokens = list[int]
@@ -45,13 +50,15 @@ class Drills:
         self._to_user = ids("<|im_end|>\n<|im_start|>user\n")
         taken = {*self._letters, *self._dot, *(token for each in self._separators for token in each)}
         taken |= set(self._yes_no) | set(ids("<|im_end|><|im_start|><|endoftext|>"))
-        self._words = [token for token in range(tokenizer.get_vocab_size()) if token not in taken]
+        self._words = words = [token for token in range(tokenizer.get_vocab_size()) if token not in taken]
+        self._shuffled = self._random.sample(words, len(words))
 
     def drill(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """One drill of ``level``, or of a lower one for review: int16 ids and bool supervised (the answers)."""
         if level > 1 and self._random.random() < REVIEWED:
             level = self._random.randrange(1, level)
-        pieces = self._letters_of_values(level) if level < 3 else self._asked(level)
+        write = self._letters_of_values if level < 3 else self._facts if level in ANSWERS else self._asked
+        pieces = write(level)
         tokens = [token for piece, _ in pieces for token in piece]
         supervised = [answer for piece, answer in pieces for _ in piece]
         return np.array(tokens, np.int16), np.array(supervised)
@@ -84,10 +91,27 @@ class Drills:
             pieces += [([*values[number], *ask], False), ([self._letters[number]], True), (end, False)]
         return pieces
 
-    def _asked(self, level: int) -> list[tuple[Tokens, bool]]:
-        """Levels 3 to 6: a list of values or facts, and questions in chat turns."""
+    def _facts(self, level: int) -> list[tuple[Tokens, bool]]:
+        """Levels 5 to 8: keys and values in either order, the same throughout a drill."""
         r = self._random
-        facts, choose = level > 4, level in (4, 6)
+        count = r.randrange(2, 6)
+        values = r.sample(self._shuffled[: ANSWERS[level]], count)
+        keys = r.sample([token for token in self._words if token not in values], count)
+        between = r.choices(self._words, k=r.choice((0, 0, 1)))
+        value_first, separator = r.random() < 0.5, r.choice(self._separators)
+        ask, end = (self._to_assistant, self._to_user) if level > 5 else ([], self._line)
+        pieces = [(self._line, False)]
+        for key, value in zip(keys, values, strict=True):
+            first, last = (value, key) if value_first else (key, value)
+            pieces.append(([first, *between, last, *separator], False))
+        for number in r.choices(range(count), k=VALUES_ASKED):
+            pieces += [([keys[number], *ask], False), ([values[number]], True), (end, False)]
+        return pieces
+
+    def _asked(self, level: int) -> list[tuple[Tokens, bool]]:
+        """Levels 3, 4 and 9: a list of values or facts, and questions in chat turns."""
+        r = self._random
+        facts, choose = level == 9, level > 3
         count, affixes = r.randrange(2, 6), r.random() < 0.5
         values = self._values(count + 4, 2, affixes=affixes)
         told, absent = values[:count], values[count:]

@@ -93,9 +93,9 @@ class LanguageRecipe:
     tokenizer_documents: int = 6_000
     phases: tuple[Reading | Drilling, ...] = (
         Reading(READING, 100_000, 16, 4_500, Rates(2e-3, None, 300)),
-        Drilling(CHATTING, 6_000, (0, 1, 2, 3, 4), Rates(1e-3, 0.01, 30)),
-        Reading(EXAMINING, 40_000, 32, 1_200, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 6)),
-        Reading(CHATTING, 120_000, 32, 3_600, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 6)),
+        Drilling(CHATTING, 6_000, tuple(range(10)), Rates(1e-3, 0.01, 30)),
+        Reading(EXAMINING, 40_000, 32, 1_200, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 8, 9)),
+        Reading(CHATTING, 120_000, 32, 3_600, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 8, 9)),
     )
     seed: int = 1
 

@@ -45,7 +45,7 @@ TINY = LanguageRecipe(
     tokenizer_documents=60,
     phases=(
         Reading(READING, 40, 4, 3, Rates(1e-3, None, 2)),
-        Reading(CHATTING, 40, 4, 6, RATES, length_power=-0.5, reviewed=(2, 5)),
+        Reading(CHATTING, 40, 4, 6, RATES, length_power=-0.5, reviewed=(2, 9)),
     ),
 )
 
@@ -143,7 +143,7 @@ def test_first_drills_ask_for_the_letter_of_a_listed_value(tokenizer, no_review,
             assert tokens[position - gap - len(value) : position - gap] == value
 
 
-@pytest.mark.parametrize("level", [3, 4, 5, 6])
+@pytest.mark.parametrize("level", [3, 4, 9])
 def test_later_drills_are_answered_by_what_was_told(tokenizer, no_review, level):
     drills = Drills(tokenizer, level)
     semicolon, line = (tokenizer.encode(text).ids[0] for text in (";", "\n"))
@@ -162,20 +162,39 @@ def test_later_drills_are_answered_by_what_was_told(tokenizer, no_review, level)
             else:
                 piece.append(token)
         at = np.flatnonzero(supervised)
-        assert len(at) == (VALUES_ASKED if level in (3, 5) else LISTS_ASKED)
+        assert len(at) == (VALUES_ASKED if level == 3 else LISTS_ASKED)
         for position in at:
             question = tokens[start : position - len(turns[0])]
             assert tokens[position - len(turns[0]) : position] == turns[0]
             start = position + 1 + len(turns[1])
             answers.append(tokens[position])
-            if level in (3, 5):
+            if level == 3:
                 assert tokens[position] == (yes if question in told else no)
             else:
                 key, rest = question[: question.index(line)], question[question.index(line) + 1 :]
                 options, rest = _options(rest, tokenizer)
                 assert not rest
                 assert [letter for letter, value in options.items() if [*key, *value] in told] == [tokens[position]]
-    assert len(set(answers)) == (2 if level in (3, 5) else 4)
+    assert len(set(answers)) == (2 if level == 3 else 4)
+
+
+@pytest.mark.parametrize("level", [5, 6, 7, 8])
+def test_facts_are_asked_for_by_their_keys(tokenizer, no_review, level):
+    drills = Drills(tokenizer, level)
+    gap = 0 if level == 5 else len(tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n").ids)
+    different = set()
+    for _ in range(60):
+        ids, supervised = drills.drill(level)
+        tokens, at = ids.tolist(), np.flatnonzero(supervised)
+        assert len(at) == VALUES_ASKED
+        told = tokens[: at[0] - gap - 1]
+        for position in at:
+            key, value = tokens[position - gap - 1], tokens[position]
+            different.add(value)
+            assert told.count(value) == 1
+            # Told side by side, or around one token that stands between every key and value.
+            assert abs(told.index(key) - told.index(value)) <= 2
+    assert len(different) == 16 if level < 7 else len(different) > 60
 
 
 def test_drills_that_are_not_mastered_stop_the_pretraining(tmp_path):
