@@ -88,7 +88,7 @@ def open_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
     architecture = from_config(config, where=str(folder / CONFIG_NAME))
     recipe = _read_recipe(folder, kind, architecture)
     _check_tokenizer(folder / TOKENIZER_NAME, architecture)
-    slabs = dict(read_slabs(folder))
+    slabs = _released_slabs(folder, vision_tower) if kind == RELEASED else dict(read_slabs(folder))
     needed, spare = tensor_shapes(architecture)
     tensors = _released(slabs, config, needed, folder) if kind == RELEASED else _native(slabs, needed, spare, folder)
     _check_shapes(tensors, needed, folder)
@@ -150,6 +150,17 @@ def _native(slabs: Mapping[str, Slab], needed: Shapes, spare: Shapes, folder: Pa
     faults += [f"{name} is unexpected" for name in named if name not in known and not name.endswith(_BUFFERS)]
     _refuse(faults, folder)
     return {name: StoredTensor(name, named[name].dtype, named[name].shape, (named[name],)) for name in needed}
+
+
+def _released_slabs(folder: Path, vision_tower: Path | None) -> dict[str, Slab]:
+    """What a released checkpoint stores; the vision tower from a folder of its own where it was saved without."""
+    from parrot_train.model.released import find_vision_tower, lacks_vision_tower, vision_tower_names
+
+    slabs = dict(read_slabs(folder))
+    if lacks_vision_tower(slabs):
+        tower = dict(read_slabs(find_vision_tower(folder, read_json(folder / CONFIG_NAME), vision_tower)))
+        slabs |= {name: tower[stored] for name, stored in vision_tower_names(tower).items()}
+    return slabs
 
 
 def _released(

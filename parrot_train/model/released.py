@@ -25,6 +25,7 @@ from .modeling import ParrotForConditionalGeneration
 MODEL_TYPE = "parrot_qwen2"
 VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
 PROJECTOR = {"linear_1": "0", "linear_2": "2"}
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _VISION_PARTS = ("embeddings", "pre_layrnorm", "encoder", "post_layernorm")
 # Fields of the released configuration that Parrot holds to one value; another would be another model.
 _FIXED = {
@@ -156,27 +157,49 @@ def stored_tensors(folder: Path, tower: Path) -> dict[str, tuple[Path, str]]:
     folder without safetensors files, or a file that is none.
     """
     found = _tensors(folder)
-    if not any(name.startswith(VISION_PREFIX) for name in found):
-        for name, place in _tensors(tower).items():
-            # A folder of the whole CLIP has the text side too; transformers leaves the prefix out in some releases.
-            rest = name.removeprefix("vision_model.")
-            if rest.split(".")[0] in _VISION_PARTS:
-                found[VISION_PREFIX + rest] = place
+    if lacks_vision_tower(found):
+        places = _tensors(tower)
+        found |= {name: places[stored] for name, stored in vision_tower_names(places).items()}
     return found
 
 
+def lacks_vision_tower(names: Iterable[str]) -> bool:
+    """Whether a checkpoint of tensors ``names`` was saved without its frozen vision tower."""
+    return not any(name.startswith(VISION_PREFIX) for name in names)
+
+
+def vision_tower_names(names: Iterable[str]) -> dict[str, str]:
+    """Of the tensors ``names`` of a CLIP folder, those of the vision side, by their names in the released format."""
+    # A folder of the whole CLIP has the text side too; transformers leaves the prefix out in some releases.
+    rests = {name: name.removeprefix("vision_model.") for name in names}
+    return {VISION_PREFIX + rest: name for name, rest in rests.items() if rest.split(".")[0] in _VISION_PARTS}
+
+
 def _tensors(folder: Path) -> dict[str, tuple[Path, str]]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise InputError(f"{folder}: there is no .safetensors file; give the folder of a released checkpoint")
     found = {}
-    for file in files:
+    for file in _weight_files(folder):
         try:
             with safe_open(file, "pt") as opened:
                 found |= {name: (file, name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
         except (OSError, SafetensorError) as error:
             raise InputError(f"{file}: cannot be read as safetensors ({error}); download it again") from error
     return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The one file of weights, or the shards its index lists; other safetensors files there are none of the model's."""
+    if (folder / WEIGHTS_FILE).exists():
+        return [folder / WEIGHTS_FILE]
+    index = folder / INDEX_FILE
+    if not index.exists():
+        raise InputError(f"{folder}: holds no {WEIGHTS_FILE} and no {INDEX_FILE}; save the model as safetensors")
+    shards = _read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+        raise InputError(f"{index}: expected a 'weight_map' from tensors to files; download it again")
+    outside = sorted(file for file in set(shards.values()) if Path(file).name != file)
+    if outside:
+        raise InputError(f"{index}: '{outside[0]}' is not a file name inside the checkpoint; download it again")
+    return [folder / file for file in sorted(set(shards.values()))]
 
 
 def load_released(

@@ -53,6 +53,9 @@ def test_shards_are_read_as_one_file_is(checkpoint, model, tmp_path):
     assert whole.tensors.keys() == parts.tensors.keys()
     for name, tensor in whole.tensors.items():
         np.testing.assert_array_equal(tensor.load(), parts.tensors[name].load())
+    loaded = parts.load_model().state_dict()
+    for name, weight in model.state_dict().items():
+        np.testing.assert_array_equal(loaded[name].numpy(), weight.numpy())
 
 
 @pytest.mark.parametrize("inside", [True, False])
