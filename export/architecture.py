@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from parrot_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import CLIPVisionConfig, Qwen2Config
+    from transformers import CLIPVisionConfig, PreTrainedConfig
 
     from parrot_train.model.configuration import ParrotConfig
 
@@ -22,6 +22,10 @@ EMBEDDING = f"{LLM}.embed_tokens"
 HEAD = "lm_head"
 
 Shapes = dict[str, tuple[int, ...]]
+
+# Language models, by model type, that are built so without their configuration saying it.
+_QKV_BIAS = ("qwen2",)
+_QK_NORM = ("qwen3",)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,11 @@ class Experts:
 
 @dataclass(frozen=True)
 class Decoder:
-    """A Qwen2 language model of width C; ``tied`` when its output layer is its word embeddings."""
+    """A Qwen or LLaMA language model of width C.
+
+    ``qkv_bias`` and ``output_bias`` tell which of the attention's products have one; with ``qk_norm`` queries and keys
+    pass an RMS norm per head before the rotary embedding; ``tied`` when the output layer is the word embeddings.
+    """
 
     width: int
     inner: int
@@ -71,6 +79,9 @@ class Decoder:
     epsilon: float
     rope_theta: float
     max_positions: int
+    qkv_bias: bool
+    output_bias: bool
+    qk_norm: bool
     tied: bool
 
 
@@ -115,8 +126,12 @@ def _vision(config: "CLIPVisionConfig", layers_used: int) -> Vision:
 
 def _decoder(config: "ParrotConfig", where: str) -> Decoder:
     text = config.text_config
-    if text.use_sliding_window and "sliding_attention" in text.layer_types:
+    if getattr(text, "use_sliding_window", False) and "sliding_attention" in text.layer_types:
         raise InputError(f"{where}: sliding-window attention cannot be exported; expected use_sliding_window false")
+    if getattr(text, "mlp_bias", False):
+        raise InputError(f"{where}: biases inside the language model's MLP cannot be exported; expected mlp_bias false")
+    # Qwen2 has biases on queries, keys and values whatever its configuration says; the others say it, for all four.
+    every_bias = text.model_type not in _QKV_BIAS and text.attention_bias
     return Decoder(
         width=text.hidden_size,
         inner=text.intermediate_size,
@@ -129,11 +144,14 @@ def _decoder(config: "ParrotConfig", where: str) -> Decoder:
         epsilon=text.rms_norm_eps,
         rope_theta=_rope_theta(text, where),
         max_positions=text.max_position_embeddings,
+        qkv_bias=every_bias or text.model_type in _QKV_BIAS,
+        output_bias=every_bias,
+        qk_norm=text.model_type in _QK_NORM,
         tied=config.tie_word_embeddings,
     )
 
 
-def _rope_theta(text: "Qwen2Config", where: str) -> float:
+def _rope_theta(text: "PreTrainedConfig", where: str) -> float:
     """The base of the rotary embedding: ``rope_parameters`` in transformers 5, ``rope_theta`` before it."""
     parameters = getattr(text, "rope_parameters", None) or {"rope_theta": getattr(text, "rope_theta", None)}
     kind = parameters.get("rope_type", "default")
@@ -207,9 +225,11 @@ def _decoder_shapes(decoder: Decoder) -> Shapes:
     for number in range(decoder.layers):
         layer = f"{LLM}.layers.{number}"
         shapes |= {f"{layer}.input_layernorm.weight": (width,), f"{layer}.post_attention_layernorm.weight": (width,)}
-        shapes |= _linear(f"{layer}.self_attn.q_proj", queries, width)
-        shapes |= _linear(f"{layer}.self_attn.k_proj", keys, width) | _linear(f"{layer}.self_attn.v_proj", keys, width)
-        shapes |= _linear(f"{layer}.self_attn.o_proj", width, queries, bias=False)
+        for projection, outputs in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
+            shapes |= _linear(f"{layer}.self_attn.{projection}", outputs, width, bias=decoder.qkv_bias)
+        shapes |= _linear(f"{layer}.self_attn.o_proj", width, queries, bias=decoder.output_bias)
+        if decoder.qk_norm:
+            shapes |= {f"{layer}.self_attn.{norm}.weight": (decoder.head_dim,) for norm in ("q_norm", "k_norm")}
         for projection in ("gate_proj", "up_proj"):
             shapes |= _linear(f"{layer}.mlp.{projection}", inner, width, bias=False)
         shapes |= _linear(f"{layer}.mlp.down_proj", width, inner, bias=False)

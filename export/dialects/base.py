@@ -33,13 +33,18 @@ class Norm:
 
 @dataclass(frozen=True)
 class SelfAttention:
-    """The input projections of one attention, by the names of their modules; ``width`` is heads times their width."""
+    """The input projections of one attention, by the names of their modules; ``width`` is heads times their width.
+
+    ``norms`` are the RMS norms of queries and keys, head by head, where the model has them.
+    """
 
     queries: str
     keys: str
     values: str
     heads: int
     width: int
+    bias: bool = True
+    norms: tuple[Norm, Norm] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,19 @@ class Dialect(GraphWriter, abc.ABC):
         if bias:
             inputs.append(self.vector(*(f"{module}.bias" for module in modules)))
         return self.op("Gemm", inputs, {"transB": 1})
+
+    def normed_projections(self, rows: ir.Value, of: SelfAttention) -> list[ir.Value]:
+        """Queries, keys and values as rows, the first two normalised head by head, which is before any rotation."""
+        projected = []
+        modules = (("q_proj", of.queries), ("k_proj", of.keys), ("v_proj", of.values))
+        for (name, module), norm in zip(modules, (*of.norms, None), strict=True):
+            with self.scope(name):
+                value = self.linear(rows, module, bias=of.bias)
+                if norm:
+                    heads = self.rms_norm(self.reshape(value, -1, of.width // of.heads), norm)
+                    value = self.reshape(heads, -1, self._checkpoint.tensors[f"{module}.weight"].shape[0])
+                projected.append(value)
+        return projected
 
     def mix(self, rows: ir.Value, module: str) -> ir.Value:
         """The sum over experts of their output products: rows ``[tokens, E·I]`` on weights ``[E, C, I]``."""

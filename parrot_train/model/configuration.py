@@ -3,16 +3,23 @@
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import CLIPVisionConfig, PreTrainedConfig, Qwen2Config
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+# Model types, and what is published under them.
+LANGUAGE_MODELS = {"qwen2": "Qwen1.5, Qwen2, Qwen2.5", "qwen3": "Qwen3", "llama": "LLaMA, Vicuna"}
+VISION_ENCODERS = {"clip_vision_model": "CLIP"}
 
 
 @strict
 class ParrotConfig(PreTrainedConfig):
-    """Configuration of CLIP → projector → text-guided mixture of experts → Qwen2 language model.
+    """Configuration of vision encoder → projector → text-guided mixture of experts → language model.
 
     Args:
-        vision_config: a CLIPVisionConfig, or a dict of its fields.
-        text_config: a Qwen2Config, or a dict of its fields.
+        vision_config: configuration of one of ``VISION_ENCODERS``, or a dict of its fields (CLIP without a
+            ``model_type``).
+        text_config: configuration of one of ``LANGUAGE_MODELS``, or a dict of its fields (Qwen2 without a
+            ``model_type``).
         projector_hidden_act: activation between the projector's two Linear layers.
         vision_feature_layer: which hidden state of the vision encoder is used, as an index into its
             ``num_hidden_layers + 1`` hidden states (the first is the embeddings' output). Later layers are left out.
@@ -30,7 +37,10 @@ class ParrotConfig(PreTrainedConfig):
     """
 
     model_type = "parrot"
-    sub_configs_defaults = {"vision_config": CLIPVisionConfig, "text_config": Qwen2Config}  # noqa: RUF012
+    sub_configs_defaults = {  # noqa: RUF012
+        "vision_config": SubConfigSpec(AutoConfig, model_type="clip_vision_model"),
+        "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
+    }
     keys_to_ignore_at_inference = ["past_key_values", "routing"]  # noqa: RUF012
 
     vision_config: dict | PreTrainedConfig | None = None
@@ -47,6 +57,8 @@ class ParrotConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        check_kind(self.text_config, "text_config", LANGUAGE_MODELS)
+        check_kind(self.vision_config, "vision_config", VISION_ENCODERS)
         super().__post_init__(**kwargs)
         if self.expert_intermediate_size is None:
             self.expert_intermediate_size = self.text_config.hidden_size
@@ -77,3 +89,11 @@ class ParrotConfig(PreTrainedConfig):
     def vision_layers(self) -> int:
         """How many layers of the vision encoder are computed to reach ``vision_feature_layer``."""
         return self.vision_feature_layer % (self.vision_config.num_hidden_layers + 1)
+
+
+def check_kind(config: dict | PreTrainedConfig | None, field: str, known: dict[str, str]) -> None:
+    """Raise ValueError, which names what is ``known``, for a configuration of another model type."""
+    found = config.get("model_type") if isinstance(config, dict) else getattr(config, "model_type", None)
+    if found is not None and found not in known:
+        supported = "; ".join(f"'{kind}' ({names})" for kind, names in known.items())
+        raise ValueError(f"{field} is of model_type '{found}'; supported are {supported}")

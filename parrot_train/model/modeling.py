@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel, initialization
+from transformers import GenerationMixin, LlamaModel, PreTrainedModel, Qwen2Model, Qwen3Model, initialization
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
-from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 from transformers.utils import can_return_tuple
 
 from .configuration import ParrotConfig
@@ -17,6 +16,7 @@ from .moe import ExpertInput, ExpertOutput, TextGuidedMoE
 from .vision import ParrotProjector, ParrotVisionTower
 
 IGNORED = -100
+LANGUAGE_CLASSES = {"qwen2": Qwen2Model, "qwen3": Qwen3Model, "llama": LlamaModel}
 
 
 @dataclass
@@ -52,7 +52,13 @@ class ParrotPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["CLIPEncoderLayer", "Qwen2DecoderLayer", "TextGuidedMoE"]  # noqa: RUF012
+    _no_split_modules = [  # noqa: RUF012
+        "CLIPEncoderLayer",
+        "Qwen2DecoderLayer",
+        "Qwen3DecoderLayer",
+        "LlamaDecoderLayer",
+        "TextGuidedMoE",
+    ]
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -69,14 +75,14 @@ class ParrotPreTrainedModel(PreTrainedModel):
 
 
 class ParrotModel(ParrotPreTrainedModel):
-    """CLIP → projector → text-guided experts → Qwen2, without the output layer."""
+    """Vision encoder → projector → text-guided experts → language model, without the output layer."""
 
     def __init__(self, config: ParrotConfig):
         super().__init__(config)
         self.vision_tower = ParrotVisionTower(config.vision_config, config.vision_layers)
         self.multi_modal_projector = ParrotProjector(config)
         self.moe = TextGuidedMoE(config) if config.num_experts else None
-        self.language_model = Qwen2Model(config.text_config)
+        self.language_model = LANGUAGE_CLASSES[config.text_config.model_type](config.text_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
