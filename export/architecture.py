@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from parrot_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import CLIPVisionConfig, PreTrainedConfig
+    from transformers import PreTrainedConfig
 
     from parrot_train.model.configuration import ParrotConfig
 
@@ -26,11 +26,16 @@ Shapes = dict[str, tuple[int, ...]]
 # Language models, by model type, that are built so without their configuration saying it.
 _QKV_BIAS = ("qwen2",)
 _QK_NORM = ("qwen3",)
+_SIGLIP = "siglip_vision_model"
 
 
 @dataclass(frozen=True)
 class Vision:
-    """A CLIP vision encoder of which the first ``layers_used`` of ``layers`` layers are computed."""
+    """A vision encoder of which the first ``layers_used`` of ``layers`` layers are computed.
+
+    ``class_token`` tells whether it has one, and ``class_token_kept`` whether that is among the features; ``pre_norm``
+    is a norm before the layers, ``patch_bias`` a bias on the product per patch.
+    """
 
     image_size: int
     patch_size: int
@@ -42,11 +47,25 @@ class Vision:
     heads: int
     activation: str
     epsilon: float
+    class_token: bool
+    class_token_kept: bool
+    pre_norm: bool
+    patch_bias: bool
+
+    @property
+    def patches(self) -> int:
+        """How many patches an image has."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def positions(self) -> int:
+        """Rows inside the encoder: one per patch, and the class token, which stands first."""
+        return self.patches + self.class_token
 
     @property
     def tokens(self) -> int:
-        """P: one per patch, and the class token, which stands first."""
-        return (self.image_size // self.patch_size) ** 2 + 1
+        """P, rows among the features: without the class token where it is dropped."""
+        return self.patches + self.class_token_kept
 
 
 @dataclass(frozen=True)
@@ -105,11 +124,12 @@ def from_config(config: "ParrotConfig", *, where: str) -> Architecture:
         experts = Experts(
             config.num_experts, config.expert_kind, config.expert_intermediate_size, config.residual, config.alpha
         )
-    vision = _vision(config.vision_config, config.vision_layers)
+    vision = _vision(config)
     return Architecture(vision, config.projector_hidden_act, experts, _decoder(config, where))
 
 
-def _vision(config: "CLIPVisionConfig", layers_used: int) -> Vision:
+def _vision(parrot: "ParrotConfig") -> Vision:
+    config, siglip = parrot.vision_config, parrot.vision_config.model_type == _SIGLIP
     return Vision(
         image_size=config.image_size,
         patch_size=config.patch_size,
@@ -117,10 +137,14 @@ def _vision(config: "CLIPVisionConfig", layers_used: int) -> Vision:
         width=config.hidden_size,
         inner=config.intermediate_size,
         layers=config.num_hidden_layers,
-        layers_used=layers_used,
+        layers_used=parrot.vision_layers,
         heads=config.num_attention_heads,
         activation=config.hidden_act,
         epsilon=config.layer_norm_eps,
+        class_token=parrot.has_class_token,
+        class_token_kept=parrot.keeps_class_token,
+        pre_norm=not siglip,
+        patch_bias=siglip,
     )
 
 
@@ -183,13 +207,14 @@ def _norm(name: str, width: int) -> Shapes:
 
 
 def _vision_shapes(vision: Vision) -> tuple[Shapes, Shapes]:
-    width, patch = vision.width, vision.patch_size
+    width, patch, embeddings = vision.width, vision.patch_size, f"{VISION}.embeddings"
     needed: Shapes = {
-        f"{VISION}.embeddings.class_embedding": (width,),
-        f"{VISION}.embeddings.patch_embedding.weight": (width, vision.channels, patch, patch),
-        f"{VISION}.embeddings.position_embedding.weight": (vision.tokens, width),
-        **_norm(f"{VISION}.pre_layrnorm", width),
+        f"{embeddings}.patch_embedding.weight": (width, vision.channels, patch, patch),
+        f"{embeddings}.position_embedding.weight": (vision.positions, width),
     }
+    needed |= {f"{embeddings}.patch_embedding.bias": (width,)} if vision.patch_bias else {}
+    needed |= {f"{embeddings}.class_embedding": (width,)} if vision.class_token else {}
+    needed |= _norm(f"{VISION}.pre_layrnorm", width) if vision.pre_norm else {}
     spare = _norm(f"{VISION}.post_layernorm", width)
     for number in range(vision.layers):
         layer = f"{VISION}.encoder.layers.{number}"

@@ -8,7 +8,12 @@ from transformers.configuration_utils import SubConfigSpec
 
 # Model types, and what is published under them.
 LANGUAGE_MODELS = {"qwen2": "Qwen1.5, Qwen2, Qwen2.5", "qwen3": "Qwen3", "llama": "LLaMA, Vicuna"}
-VISION_ENCODERS = {"clip_vision_model": "CLIP"}
+VISION_ENCODERS = {
+    "clip_vision_model": "CLIP",
+    "chinese_clip_vision_model": "Chinese-CLIP",
+    "siglip_vision_model": "SigLIP",
+}
+WITHOUT_CLASS_TOKEN = ("siglip_vision_model",)
 
 
 @strict
@@ -23,7 +28,9 @@ class ParrotConfig(PreTrainedConfig):
         projector_hidden_act: activation between the projector's two Linear layers.
         vision_feature_layer: which hidden state of the vision encoder is used, as an index into its
             ``num_hidden_layers + 1`` hidden states (the first is the embeddings' output). Later layers are left out.
-        vision_feature_select: ``cls_patch``, the only form: the class token is kept, and stands first.
+        vision_feature_select: with ``cls_patch`` the class token is kept, and stands first; with ``patch`` it is
+            dropped (LLaVA), or the encoder has none (SigLIP). The router's query is the class token or, where there is
+            none, the mean of the patches.
         num_experts: E. 0 is LLaVA: the model then has no router and no experts at all.
         expert_kind: ``mlp`` is two Linear with SiLU (paper, §3.3), ``swiglu`` bias-free gate/up/down (released code).
         expert_intermediate_size: I, the hidden width of an expert; the language model's width when not given.
@@ -47,7 +54,7 @@ class ParrotConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     projector_hidden_act: str = "gelu"
     vision_feature_layer: int = -2
-    vision_feature_select: Literal["cls_patch"] = "cls_patch"
+    vision_feature_select: Literal["cls_patch", "patch"] = "cls_patch"
     num_experts: int = 6
     expert_kind: Literal["mlp", "swiglu"] = "mlp"
     expert_intermediate_size: int | None = None
@@ -73,6 +80,11 @@ class ParrotConfig(PreTrainedConfig):
                 f"vision_feature_layer is {self.vision_feature_layer}, but the vision encoder has {states} hidden "
                 f"states: give a number from {-states} to {states - 1}"
             )
+        if self.keeps_class_token and not self.has_class_token:
+            raise ValueError(
+                f"vision_feature_select is 'cls_patch', but a {self.vision_config.model_type} has no class token; give "
+                "'patch'"
+            )
         if self.num_experts < 0:
             raise ValueError(f"num_experts is {self.num_experts}; give 0 (LLaVA) or more")
         if self.expert_intermediate_size < 1:
@@ -82,8 +94,18 @@ class ParrotConfig(PreTrainedConfig):
 
     @property
     def image_tokens(self) -> int:
-        """P, the positions one image takes in the language model: its patches and the class token."""
-        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2 + 1
+        """P, the positions one image takes in the language model: its patches, and the class token if it is kept."""
+        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2 + self.keeps_class_token
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the vision encoder has a class token, which then stands first."""
+        return self.vision_config.model_type not in WITHOUT_CLASS_TOKEN
+
+    @property
+    def keeps_class_token(self) -> bool:
+        """Whether the class token is among the image's features."""
+        return self.vision_feature_select == "cls_patch"
 
     @property
     def vision_layers(self) -> int:

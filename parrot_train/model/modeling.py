@@ -13,7 +13,7 @@ from transformers.utils import can_return_tuple
 from .configuration import ParrotConfig
 from .generation import ParrotGeneration
 from .moe import ExpertInput, ExpertOutput, TextGuidedMoE
-from .vision import ParrotProjector, ParrotVisionTower
+from .vision import VISION_TOWERS, ParrotProjector
 
 IGNORED = -100
 LANGUAGE_CLASSES = {"qwen2": Qwen2Model, "qwen3": Qwen3Model, "llama": LlamaModel}
@@ -54,6 +54,8 @@ class ParrotPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = [  # noqa: RUF012
         "CLIPEncoderLayer",
+        "ChineseCLIPVisionLayer",
+        "SiglipEncoderLayer",
         "Qwen2DecoderLayer",
         "Qwen3DecoderLayer",
         "LlamaDecoderLayer",
@@ -79,7 +81,8 @@ class ParrotModel(ParrotPreTrainedModel):
 
     def __init__(self, config: ParrotConfig):
         super().__init__(config)
-        self.vision_tower = ParrotVisionTower(config.vision_config, config.vision_layers)
+        tower = VISION_TOWERS[config.vision_config.model_type]
+        self.vision_tower = tower(config.vision_config, config.vision_layers)
         self.multi_modal_projector = ParrotProjector(config)
         self.moe = TextGuidedMoE(config) if config.num_experts else None
         self.language_model = LANGUAGE_CLASSES[config.text_config.model_type](config.text_config)
@@ -92,11 +95,12 @@ class ParrotModel(ParrotPreTrainedModel):
         self.language_model.embed_tokens = value
 
     def get_vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the projector sees: ``[N, 3, S, S]`` → ``[N, P, vision width]``, class token first."""
-        return self.vision_tower(pixel_values)
+        """What the projector sees: ``[N, 3, S, S]`` → ``[N, P, vision width]``, the class token first if it is kept."""
+        features = self.vision_tower(pixel_values)
+        return features[:, 1:] if self.config.has_class_token and not self.config.keeps_class_token else features
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """H, the projected features: ``[N, 3, S, S]`` → ``[N, P, C]``, class token first. Independent of any prompt."""
+        """H, the projected features: ``[N, 3, S, S]`` → ``[N, P, C]``, rows as before. Independent of any prompt."""
         return self.multi_modal_projector(self.get_vision_features(pixel_values))
 
     def mix(

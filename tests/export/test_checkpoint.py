@@ -142,8 +142,10 @@ def test_a_shard_that_lacks_what_the_index_promises(copy):
 
 
 def test_other_models_are_refused(copy):
-    change_json(copy / "config.json", model_type="llava")
-    assert "model_type is 'llava'; expected 'parrot'" in refusal(copy)
+    change_json(copy / "config.json", model_type="idefics")
+    assert "model_type is 'idefics'; expected one of 'parrot' (written by parrot-train), 'parrot_qwen2'" in refusal(
+        copy
+    )
 
 
 def test_a_configuration_that_makes_no_sense_is_refused(copy):

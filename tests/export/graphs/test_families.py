@@ -1,4 +1,4 @@
-"""Every kind of language model against transformers' own: the torch model, and its graph on onnxruntime.
+"""Every kind of language model and vision encoder against transformers' own: in torch, and as graphs on onnxruntime.
 
 The reference is the class that transformers itself gives a checkpoint of that kind; only its weights are shared.
 """
@@ -8,8 +8,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from tiny_checkpoint import Exported, tiny_model, write_checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from parrot_export.checkpoint import open_checkpoint
 from parrot_runtime.errors import InputError
@@ -124,3 +125,80 @@ def test_biases_inside_the_mlp_are_refused(tmp_path):
     model = tiny_model(text={"model_type": "llama", "mlp_bias": True}, num_experts=0)
     with pytest.raises(InputError, match="expected mlp_bias false"):
         open_checkpoint(write_checkpoint(tmp_path / "biased", model))
+
+
+ENCODERS = {
+    "clip": {"vision": {"model_type": "clip_vision_model"}},
+    "clip-without-class-token": {"vision": {"model_type": "clip_vision_model"}, "vision_feature_select": "patch"},
+    "chinese-clip": {"vision": {"model_type": "chinese_clip_vision_model"}},
+    "siglip": {"vision": {"model_type": "siglip_vision_model"}, "vision_feature_select": "patch"},
+}
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def encoder(request, tmp_path_factory):
+    """The tiny Parrot of one kind and its graphs, and transformers' vision model with the same weights."""
+    model = tiny_model(**ENCODERS[request.param], num_experts=4)
+    reference = AutoModel.from_config(model.config.vision_config).eval()
+    prefix = "model.vision_tower."
+    weights = {
+        name.removeprefix(prefix): weight for name, weight in model.state_dict().items() if name.startswith(prefix)
+    }
+    own = reference.state_dict()
+    inside = "vision_model." if all(name.startswith("vision_model.") for name in own) else ""
+    # What Parrot does not have: layers after the one that is used, and what follows the last.
+    missing, unexpected = reference.load_state_dict(
+        {inside + name: weight for name, weight in weights.items()}, strict=False
+    )
+    assert not unexpected
+    assert all(name.removeprefix(inside).startswith(("encoder.layers.2", "post_", "head.")) for name in missing)
+    return Exported(model, tmp_path_factory.mktemp("encoder"), "fp32"), reference
+
+
+def test_an_encoder_is_transformers_own(encoder):
+    """Three pictures of four by four patches: the hidden state before the last layer, through the projector."""
+    exported, reference = encoder
+    pixels = np.random.default_rng(5).standard_normal((3, 3, 28, 28)).astype(np.float32)
+    model, config = exported.model.model, exported.model.config
+    with torch.no_grad():
+        hidden = reference(torch.from_numpy(pixels), output_hidden_states=True).hidden_states[-2]
+        if config.vision_config.model_type != "siglip_vision_model" and config.vision_feature_select == "patch":
+            hidden = hidden[:, 1:]
+        expected = model.multi_modal_projector(hidden)
+        close(model.get_image_features(torch.from_numpy(pixels)), expected)
+    got = exported.run("encoder", pixel_values=pixels)["image_features"]
+    assert got.shape == (3, config.image_tokens, 48)
+    close(got, expected)
+
+
+def test_the_query_is_the_class_token_or_the_mean_of_the_patches(encoder):
+    """Eq. 2-3 in float64 by hand, batch 3, 33 words of which each row has another share."""
+    exported, _ = encoder
+    rng, tokens = np.random.default_rng(6), exported.model.config.image_tokens
+    assert tokens == (17 if exported.model.config.vision_feature_select == "cls_patch" else 16)
+    features, text = (rng.standard_normal((3, rows, 48)).astype(np.float32) for rows in (tokens, 33))
+    mask = np.arange(33)[None] < np.array([33, 7, 1])[:, None]
+    query = (features[:, 0] if tokens == 17 else features.mean(axis=1)).astype(np.float64)
+    scores = np.where(mask, np.einsum("nc,ntc->nt", query, text) / np.sqrt(48), -np.inf)
+    attention = np.exp(scores - scores.max(axis=1, keepdims=True))
+    guide = np.einsum("nt,ntc->nc", attention / attention.sum(axis=1, keepdims=True), text)
+    logits = guide @ exported.model.model.moe.router.weight.detach().double().numpy().T
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    got = exported.run("experts", image_features=features, text_embeds=text, text_mask=mask)
+    close(got["routing"], expected)
+    with torch.no_grad():
+        visual, routing = exported.model.model.moe(*map(torch.from_numpy, (features, text, mask)))
+    close(routing, expected)
+    close(got["visual_tokens"], visual)
+
+
+def test_an_encoder_survives_its_checkpoint(encoder):
+    exported, _ = encoder
+    loaded = exported.checkpoint.load_model().state_dict()
+    for name, weight in exported.model.state_dict().items():
+        assert torch.equal(loaded[name], weight), name
+
+
+def test_a_class_token_that_is_not_there_cannot_be_kept():
+    with pytest.raises(StrictDataclassClassValidationError, match="has no class token; give 'patch'"):
+        tiny_model(vision={"model_type": "siglip_vision_model"})
