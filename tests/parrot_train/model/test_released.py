@@ -189,3 +189,15 @@ def test_without_the_residual_only_the_experts_remain(copy, model, inputs):
     words = model.get_input_embeddings()(ids.clamp(min=0))
     whole, bare = (each.model.mix(features, ids < 0, words, ids >= 0)[0] for each in (model, load_released(copy)))
     torch.testing.assert_close(whole - features, bare)
+
+
+def test_a_chinese_clip_is_a_vision_tower_too(copy, model, inputs):
+    """Its layers are CLIP's, so with the same weights and settings the features are the same."""
+    path = copy / "clip-vit-tiny" / "config.json"
+    tower = {name: value for name, value in json.loads(path.read_text()).items() if name != "model_type"}
+    path.write_text(json.dumps({"model_type": "chinese_clip", "vision_config": tower.get("vision_config", tower)}))
+    loaded = load_released(copy)
+    assert loaded.config.vision_config.model_type == "chinese_clip_vision_model"
+    with torch.no_grad():
+        features = loaded.get_image_features(inputs[1])
+        np.testing.assert_allclose(features, model.get_image_features(inputs[1]), atol=1e-6)
