@@ -33,13 +33,18 @@ class Norm:
 
 @dataclass(frozen=True)
 class SelfAttention:
-    """The input projections of one attention, by the names of their modules; ``width`` is heads times their width."""
+    """The input projections of one attention, by the names of their modules; ``width`` is heads times their width.
+
+    ``norms`` are the RMS norms of queries and keys, head by head, where the model has them.
+    """
 
     queries: str
     keys: str
     values: str
     heads: int
     width: int
+    bias: bool = True
+    norms: tuple[Norm, Norm] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,14 +114,28 @@ class Dialect(GraphWriter, abc.ABC):
             inputs.append(self.vector(*(f"{module}.bias" for module in modules)))
         return self.op("Gemm", inputs, {"transB": 1})
 
+    def normed_projections(self, rows: ir.Value, of: SelfAttention) -> list[ir.Value]:
+        """Queries, keys and values as rows, the first two normalised head by head, which is before any rotation."""
+        projected = []
+        modules = (("q_proj", of.queries), ("k_proj", of.keys), ("v_proj", of.values))
+        for (name, module), norm in zip(modules, (*of.norms, None), strict=True):
+            with self.scope(name):
+                value = self.linear(rows, module, bias=of.bias)
+                if norm:
+                    heads = self.rms_norm(self.reshape(value, -1, of.width // of.heads), norm)
+                    value = self.reshape(heads, -1, self._checkpoint.tensors[f"{module}.weight"].shape[0])
+                projected.append(value)
+        return projected
+
     def mix(self, rows: ir.Value, module: str) -> ir.Value:
         """The sum over experts of their output products: rows ``[tokens, E·I]`` on weights ``[E, C, I]``."""
         return self.op("Gemm", [rows, self.columns(f"{module}.weight")], {"transB": 1})
 
-    def patches(self, pixels: ir.Value, module: str, size: int) -> ir.Value:
+    def patches(self, pixels: ir.Value, module: str, size: int, *, bias: bool = False) -> ir.Value:
         """One product per patch: ``[images, channels, S, S]`` → ``[images, patches, width]``."""
         strides = {"kernel_shape": [size, size], "strides": [size, size]}
-        grid = self.op("Conv", [pixels, self.kernel(f"{module}.weight")], strides)
+        inputs = [pixels, self.kernel(f"{module}.weight")]
+        grid = self.op("Conv", [*inputs, self.vector(f"{module}.bias")] if bias else inputs, strides)
         return self.transpose(self.op("Reshape", [grid, self.integers(0, 0, -1)]), 0, 2, 1)
 
     def layer_norm(self, rows: ir.Value, norm: Norm) -> ir.Value:
@@ -173,6 +192,14 @@ class Dialect(GraphWriter, abc.ABC):
     def row(self, value: ir.Value, number: int) -> ir.Value:
         """``[batch, rows, width]`` → ``[batch, 1, width]``, row ``number``."""
         return self.op("Gather", [value, self.integers(number)], {"axis": 1})
+
+    def mean_row(self, value: ir.Value) -> ir.Value:
+        """``[batch, rows, width]`` → ``[batch, 1, width]``, the mean of the rows."""
+        return self.op("ReduceMean", [value, self.integers(1)], {"keepdims": 1})
+
+    def rows_after(self, value: ir.Value, count: int) -> ir.Value:
+        """``[batch, rows, width]`` without its first ``count`` rows."""
+        return self.op("Slice", [value, self.integers(count), self.integers(2**31 - 1), self.integers(1)])
 
     def rows_before(self, value: ir.Value, count: int) -> ir.Value:
         """``[batch, rows, width]`` with ``count`` rows of zeros put before."""

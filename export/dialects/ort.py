@@ -77,11 +77,15 @@ class OrtDialect(Dialect):
     def cached_attention(self, rows: ir.Value, of: SelfAttention, cache: KVCache, layer: int) -> ir.Value:
         decoder = cache.decoder
         with self.scope("qkv"):
-            # One product: GroupQueryAttention takes queries, keys and values side by side.
-            packed = self._sequences(self.linear(rows, of.queries, of.keys, of.values), cache)
+            if of.norms:
+                projected = [self._sequences(value, cache) for value in self.normed_projections(rows, of)]
+            else:
+                # One product: GroupQueryAttention takes queries, keys and values side by side.
+                packed = self.linear(rows, of.queries, of.keys, of.values, bias=of.bias)
+                projected = [self._sequences(packed, cache), None, None]
         mixed, *present = self.ops(
             "GroupQueryAttention",
-            [packed, None, None, *cache.past[layer], *cache.controls],
+            [*projected, *cache.past[layer], *cache.controls],
             {"num_heads": decoder.heads, "kv_num_heads": decoder.kv_heads, "do_rotary": 1},
             outputs=(0, 1, 2),
             domain=MICROSOFT,

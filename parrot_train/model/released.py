@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import CLIPVisionConfig, Qwen2Config
+from transformers import Qwen2Config
 
 from parrot_runtime.errors import InputError
 
@@ -25,6 +25,7 @@ from .modeling import ParrotForConditionalGeneration
 MODEL_TYPE = "parrot_qwen2"
 VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
 PROJECTOR = {"linear_1": "0", "linear_2": "2"}
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _VISION_PARTS = ("embeddings", "pre_layrnorm", "encoder", "post_layernorm")
 # Fields of the released configuration that Parrot holds to one value; another would be another model.
 _FIXED = {
@@ -91,7 +92,7 @@ def released_config(folder: Path, vision_tower: Path | str | None = None) -> Par
             f"{where}: moe_weight is missing; add the weight of the residual that the model was trained with"
         )
     return ParrotConfig(
-        vision_config=CLIPVisionConfig(**tower.get("vision_config", tower)),
+        vision_config=_vision_config(tower),
         text_config=text,
         vision_feature_layer=stored.get("mm_vision_select_layer", -2),
         num_experts=experts,
@@ -102,6 +103,12 @@ def released_config(folder: Path, vision_tower: Path | str | None = None) -> Par
         alpha=float(stored["moe_weight"]) if residual else 0.0,
         tie_word_embeddings=bool(stored.get("tie_word_embeddings", False)),
     )
+
+
+def _vision_config(tower: Mapping[str, Any]) -> dict[str, Any]:
+    """The vision side of a tower's ``config.json``, which may be that of a whole model with its text side."""
+    kind = str(tower.get("model_type", "clip")).removesuffix("_vision_model")
+    return tower.get("vision_config", tower) | {"model_type": f"{kind}_vision_model"}
 
 
 def released_names(config: ParrotConfig, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -132,7 +139,7 @@ def is_unused(config: ParrotConfig, stored: str) -> bool:
     rest = stored.removeprefix(VISION_PREFIX)
     layer = re.match(r"encoder\.layers\.(\d+)\.", rest)
     late = layer is not None and config.vision_layers <= int(layer[1]) < config.vision_config.num_hidden_layers
-    return rest != stored and (rest.startswith("post_layernorm.") or late)
+    return rest != stored and (rest.startswith(("post_layernorm.", "head.")) or late)
 
 
 def check_names(
@@ -146,7 +153,7 @@ def check_names(
     if missing or unexpected:
         parts = [f"missing: {', '.join(missing)}"] * bool(missing)
         parts += [f"unexpected: {', '.join(unexpected)}"] * bool(unexpected)
-        raise InputError(f"{where}: the tensors are not those of a released Parrot; {'; '.join(parts)}")
+        raise InputError(f"{where}: the tensors are not those of the model in its config.json; {'; '.join(parts)}")
 
 
 def stored_tensors(folder: Path, tower: Path) -> dict[str, tuple[Path, str]]:
@@ -155,28 +162,51 @@ def stored_tensors(folder: Path, tower: Path) -> dict[str, tuple[Path, str]]:
     A checkpoint saved without its frozen vision tower takes it from the folder ``tower``. Raises InputError for a
     folder without safetensors files, or a file that is none.
     """
-    found = _tensors(folder)
-    if not any(name.startswith(VISION_PREFIX) for name in found):
-        for name, place in _tensors(tower).items():
-            # A folder of the whole CLIP has the text side too; transformers leaves the prefix out in some releases.
-            rest = name.removeprefix("vision_model.")
-            if rest.split(".")[0] in _VISION_PARTS:
-                found[VISION_PREFIX + rest] = place
+    found = tensor_places(folder)
+    if lacks_vision_tower(found):
+        places = tensor_places(tower)
+        found |= {name: places[stored] for name, stored in vision_tower_names(places).items()}
     return found
 
 
-def _tensors(folder: Path) -> dict[str, tuple[Path, str]]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise InputError(f"{folder}: there is no .safetensors file; give the folder of a released checkpoint")
+def lacks_vision_tower(names: Iterable[str]) -> bool:
+    """Whether a checkpoint of tensors ``names`` was saved without its frozen vision tower."""
+    return not any(name.startswith(VISION_PREFIX) for name in names)
+
+
+def vision_tower_names(names: Iterable[str]) -> dict[str, str]:
+    """Of the tensors ``names`` of a CLIP folder, those of the vision side, by their names in the released format."""
+    # A folder of the whole CLIP has the text side too; transformers leaves the prefix out in some releases.
+    rests = {name: name.removeprefix("vision_model.") for name in names}
+    return {VISION_PREFIX + rest: name for name, rest in rests.items() if rest.split(".")[0] in _VISION_PARTS}
+
+
+def tensor_places(folder: Path) -> dict[str, tuple[Path, str]]:
+    """File and name of every tensor in ``folder``, sharded or not, by its name. Raises InputError."""
     found = {}
-    for file in files:
+    for file in _weight_files(folder):
         try:
             with safe_open(file, "pt") as opened:
                 found |= {name: (file, name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
         except (OSError, SafetensorError) as error:
             raise InputError(f"{file}: cannot be read as safetensors ({error}); download it again") from error
     return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The one file of weights, or the shards its index lists; other safetensors files there are none of the model's."""
+    if (folder / WEIGHTS_FILE).exists():
+        return [folder / WEIGHTS_FILE]
+    index = folder / INDEX_FILE
+    if not index.exists():
+        raise InputError(f"{folder}: holds no {WEIGHTS_FILE} and no {INDEX_FILE}; save the model as safetensors")
+    shards = _read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+        raise InputError(f"{index}: expected a 'weight_map' from tensors to files; download it again")
+    outside = sorted(file for file in set(shards.values()) if Path(file).name != file)
+    if outside:
+        raise InputError(f"{index}: '{outside[0]}' is not a file name inside the checkpoint; download it again")
+    return [folder / file for file in sorted(set(shards.values()))]
 
 
 def load_released(
@@ -189,12 +219,22 @@ def load_released(
     """
     folder = Path(folder)
     config = released_config(folder, vision_tower)
+    places = stored_tensors(folder, find_vision_tower(folder, read_config(folder), vision_tower))
+    return load_tensors(config, places, str(folder), dtype)
+
+
+def load_tensors(
+    config: ParrotConfig, places: Mapping[str, tuple[Path, str]], where: str, dtype: torch.dtype
+) -> ParrotForConditionalGeneration:
+    """The model of ``config`` with the tensors at ``places``, given by their names in the released format.
+
+    Raises InputError for missing or unexpected tensors or shapes, all of them listed; ``where`` names the checkpoint.
+    """
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in ParrotForConditionalGeneration(config).named_parameters()}
     wanted = released_names(config, shapes)
-    places = stored_tensors(folder, find_vision_tower(folder, read_config(folder), vision_tower))
-    check_names(config, wanted, places, str(folder))
-    weights = _read_weights(wanted, places, shapes, dtype, str(folder))
+    check_names(config, wanted, places, where)
+    weights = _read_weights(wanted, places, shapes, dtype, where)
     model = ParrotForConditionalGeneration.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
     return model.eval()
 
