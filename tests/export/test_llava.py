@@ -15,7 +15,7 @@ from parrot_runtime.image import ImageRecipe
 from parrot_train.model.llava import load_llava
 
 IMAGE, PATCHES = 270, 16
-# The promise; float32 sums in another order are off by about 1e-6 here, on logits of the size of one.
+# The promise, which leaves room for float32 sums in another order on logits of the size of one.
 TOLERANCE = 1e-4
 
 

@@ -16,7 +16,7 @@ from parrot_export.checkpoint import open_checkpoint
 from parrot_runtime.errors import InputError
 from parrot_train.model import ParrotConfig
 
-# The promise; float32 sums in another order are off by about 1e-6 here, on logits of the size of one.
+# The promise, which leaves room for float32 sums in another order on logits of the size of one.
 TOLERANCE = 1e-4
 DECODERS = {
     "qwen1.5": {"model_type": "qwen2", "num_key_value_heads": 6},
