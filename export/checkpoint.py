@@ -6,7 +6,7 @@ experts. Tensors go by Parrot's names in all of them. Nothing here loads a model
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ FORMATS = {NATIVE: "written by parrot-train", RELEASED: "the released checkpoint
 # Buffers that older versions of transformers saved beside the parameters, and that are computed today.
 _BUFFERS = (".rotary_emb.inv_freq", ".position_ids")
 _LISTED = 8
+# SigLIP's own numbers; as for CLIP, padding has the colour that becomes zero.
+_SIGLIP_IMAGE = ImageRecipe(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), pad_colour=(127, 127, 127))
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def open_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
         raise InputError(f"{folder / CONFIG_NAME}: model_type is {kind!r}; expected one of {known}")
     config = _read_config(folder, kind, vision_tower)
     architecture = from_config(config, where=str(folder / CONFIG_NAME))
-    recipe = _read_recipe(folder, kind, architecture)
+    recipe = _read_recipe(folder, kind, config)
     _check_tokenizer(folder / TOKENIZER_NAME, architecture)
     needed, spare = tensor_shapes(architecture)
     if kind == NATIVE:
@@ -127,11 +129,12 @@ def _read_config(folder: Path, kind: str, vision_tower: Path | None) -> "ParrotC
         raise InputError(f"{folder / CONFIG_NAME}: {' '.join(str(error).split())}; {AGAIN}") from error
 
 
-def _read_recipe(folder: Path, kind: str, architecture: Architecture) -> Recipe:
-    """The recipe of ``parrot_recipe.json``. Others' checkpoints have none: theirs is the paper's, at their size."""
-    path, size = folder / RECIPE_NAME, architecture.vision.image_size
+def _read_recipe(folder: Path, kind: str, config: "ParrotConfig") -> Recipe:
+    """The recipe of ``parrot_recipe.json``. Others' checkpoints have none: theirs is the paper's, for their encoder."""
+    path, size = folder / RECIPE_NAME, config.vision_config.image_size
     if kind != NATIVE and not path.exists():
-        return Recipe(ImageRecipe.clip(size), PromptRecipe(SYSTEM_PROMPT), {})
+        image = _SIGLIP_IMAGE if config.vision_config.model_type == "siglip_vision_model" else ImageRecipe.clip(size)
+        return Recipe(replace(image, size=size), PromptRecipe(SYSTEM_PROMPT), {})
     stored = read_json(path)
     image = from_mapping(ImageRecipe, stored.get("image"), where=f"{path}: image")
     prompt = from_mapping(PromptRecipe, stored.get("prompt"), where=f"{path}: prompt")

@@ -11,9 +11,10 @@ never formed. Here nothing else can be learned, so it does, link by link:
 4. values, then a lettered list of which one is among them: its letter
 5. facts of a key and a value, then keys, each followed by its value, which is one of few tokens
 6. the same in chat turns
-7. the same, of ten times as many tokens
-8. the same, of all tokens
-9. facts, then a key and a lettered list: the letter of its value
+7. the same, of eight times as many tokens
+8. the same, of most tokens
+9. the same, of all tokens
+10. facts, then a key and a lettered list: the letter of its value
 """
 
 import random
@@ -26,8 +27,9 @@ from parrot_train.nano.language_batches import Batch, collate
 
 VALUES_ASKED = 8
 LISTS_ASKED = 4
-# How many tokens the values of levels 5 to 8 are taken from: all at once, nothing is learned in 150 steps.
-ANSWERS = {5: 16, 6: 16, 7: 160, 8: None}
+LEVELS = 11
+# How many tokens the values of levels 5 to 9 are taken from: all at once, nothing is learned in 150 steps.
+ANSWERS = {5: 16, 6: 16, 7: 128, 8: 600, 9: None}
 REVIEWED = 0.4
 
 Tokens = list[int]
@@ -92,7 +94,7 @@ class Drills:
         return pieces
 
     def _facts(self, level: int) -> list[tuple[Tokens, bool]]:
-        """Levels 5 to 8: keys and values in either order, the same throughout a drill."""
+        """Levels 5 to 9: keys and values in either order, the same throughout a drill."""
         r = self._random
         count = r.randrange(2, 6)
         values = r.sample(self._shuffled[: ANSWERS[level]], count)
@@ -109,9 +111,9 @@ class Drills:
         return pieces
 
     def _asked(self, level: int) -> list[tuple[Tokens, bool]]:
-        """Levels 3, 4 and 9: a list of values or facts, and questions in chat turns."""
+        """Levels 3, 4 and 10: a list of values or facts, and questions in chat turns."""
         r = self._random
-        facts, choose = level == 9, level > 3
+        facts, choose = level == LEVELS - 1, level > 3
         count, affixes = r.randrange(2, 6), r.random() < 0.5
         values = self._values(count + 4, 2, affixes=affixes)
         told, absent = values[:count], values[count:]

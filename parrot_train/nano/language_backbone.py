@@ -21,7 +21,7 @@ from parrot_runtime.errors import ParrotError
 from parrot_runtime.languages import CODES
 from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder, Turn
 from parrot_train.attention import use_short_attention
-from parrot_train.nano.drills import Drills
+from parrot_train.nano.drills import LEVELS, Drills
 from parrot_train.nano.grammar import GRAMMARS
 from parrot_train.nano.language_batches import Batch, Encoded, batches, encode_documents
 from parrot_train.nano.questions import sample_question
@@ -33,6 +33,9 @@ CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Beside the main thing of a phase: conversations per step on text while drilling, drills per step while reading, and
+# after how many steps.
+TEXT_BATCH, DRILL_BATCH, TEXT_EVERY, REVIEW_EVERY = 16, 64, 3, 6
 # A level of drills is mastered when nine letters in ten are right over twenty batches.
 MASTERED, MASTERED_STEPS = 0.9, 20
 HELD_OUT = 240
@@ -75,7 +78,7 @@ class Drilling:
     documents: int
     levels: tuple[int, ...]
     rates: Rates
-    batch: int = 64
+    batch: int = DRILL_BATCH
     longest: int = 2_000
 
 
@@ -93,9 +96,9 @@ class LanguageRecipe:
     tokenizer_documents: int = 6_000
     phases: tuple[Reading | Drilling, ...] = (
         Reading(READING, 100_000, 16, 4_500, Rates(2e-3, None, 300)),
-        Drilling(CHATTING, 6_000, tuple(range(10)), Rates(1e-3, 0.01, 30)),
-        Reading(EXAMINING, 40_000, 32, 1_200, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 8, 9)),
-        Reading(CHATTING, 120_000, 32, 3_600, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 8, 9)),
+        Drilling(CHATTING, 6_000, tuple(range(LEVELS)), Rates(1e-3, 0.01, 30)),
+        Reading(EXAMINING, 40_000, 32, 1_200, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 9, 10)),
+        Reading(CHATTING, 120_000, 32, 3_600, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 9, 10)),
     )
     seed: int = 1
 
@@ -227,20 +230,20 @@ def read(phase: Reading, encoded: list[Encoded], learner: Learner, drills: Drill
     for step, batch in enumerate(islice(text, phase.steps), start=1):
         scale = schedule(step, phase.steps)
         learner.step(batch, scale)
-        if phase.reviewed and step % 6 == 0:
-            learner.step(drills.batch(next(reviewed), 64, pad_id), scale)
+        if phase.reviewed and step % REVIEW_EVERY == 0:
+            learner.step(drills.batch(next(reviewed), DRILL_BATCH, pad_id), scale)
 
 
 def drill(phase: Drilling, encoded: list[Encoded], learner: Learner, drills: Drills, pad_id: int) -> None:
     """The steps of a phase on drills. Raises ParrotError for a level that is not mastered."""
-    text = batches(encoded, 16, pad_id, seed=1, power=-0.5)
+    text = batches(encoded, TEXT_BATCH, pad_id, seed=1, power=-0.5)
     for level in phase.levels:
         recent: deque[float] = deque(maxlen=MASTERED_STEPS)
         for step in range(1, phase.longest + 1):
             recent.append(learner.step(drills.batch(level, phase.batch, pad_id)))
             if len(recent) == MASTERED_STEPS and sum(recent) >= MASTERED * MASTERED_STEPS:
                 break
-            if step % 3 == 0:
+            if step % TEXT_EVERY == 0:
                 learner.step(next(text))
         else:
             raise ParrotError(

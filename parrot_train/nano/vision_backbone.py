@@ -25,6 +25,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from parrot_runtime.image import CLIP_MEAN, CLIP_STD, ImageRecipe, preprocess
 from parrot_train.nano.draw import render
 from parrot_train.nano.grammar import GRAMMARS
+from parrot_train.nano.language_backbone import schedule
 from parrot_train.nano.scenes import BACKGROUNDS, COLOURS, KINDS, SIZES, Group, Scene, scenes
 
 ENGLISH = GRAMMARS["en"]
@@ -221,6 +222,8 @@ def pretrain(recipe: VisionRecipe, folder: Path, *, workers: int, report: Callab
     random_ = np.random.default_rng(recipe.seed)
     started = time.monotonic()
     for step in range(recipe.steps):
+        fall = schedule(step - recipe.warmup, max(1, recipe.steps - recipe.warmup))
+        scale = (step + 1) / recipe.warmup if step < recipe.warmup else fall
         rows = random_.integers(0, len(drawn), recipe.batch)
         pixels = torch.from_numpy(np.stack([drawn[i].pixels for i in rows])).permute(0, 3, 1, 2).float() / 255
         # A little brightness and contrast of each picture's own, so that a colour is known in any light.
@@ -228,7 +231,7 @@ def pretrain(recipe: VisionRecipe, folder: Path, *, workers: int, report: Callab
                       for bounds in ((0.92, 1.08), (-0.04, 0.04)))  # fmt: skip
         pixels = ((pixels * gain + lift).clamp(0, 1) - mean) / std
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * schedule(step, recipe.warmup, recipe.steps)
+            group["lr"] = recipe.learning_rate * scale
         with torch.autocast("cpu", torch.bfloat16):
             losses = model(
                 pixels,
@@ -245,10 +248,3 @@ def pretrain(recipe: VisionRecipe, folder: Path, *, workers: int, report: Callab
             values = " ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
             report(f"vision step {step} {values} {time.monotonic() - started:.0f} s")
     model.vision.half().save_pretrained(folder)
-
-
-def schedule(step: int, warmup: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to a hundredth."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

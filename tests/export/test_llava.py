@@ -19,11 +19,11 @@ IMAGE, PATCHES = 270, 16
 TOLERANCE = 1e-4
 
 
-def make(folder, strategy="default", **options):
+def make(folder, strategy="default", encoder="clip_vision_model", **options):
     """A random LLaVA saved by transformers, with the tokenizer an export needs; weights that are far from linear."""
     torch.manual_seed(1)
     config = LlavaConfig(
-        vision_config=VISION | {"model_type": "clip_vision_model", "num_hidden_layers": 3},
+        vision_config=VISION | {"model_type": encoder, "num_hidden_layers": 3},
         text_config=TEXT | {"model_type": "llama"},
         image_token_index=IMAGE,
         image_seq_length=PATCHES + (strategy == "full"),
@@ -93,6 +93,15 @@ def test_the_graphs_of_a_llava_compute_what_transformers_does(llava, sample, tmp
     feed = {"seqlens_k": np.full(3, 32, np.int32), "total_sequence_length": np.array(33, np.int32)}
     (logits,) = graphs["decoder"].run(["logits"], {"inputs_embeds": embeds, **feed, **cache})
     close(logits, expected[:, -1])
+
+
+def test_a_siglip_sees_pictures_by_its_own_numbers(tmp_path):
+    from transformers.models.siglip import SiglipImageProcessor
+
+    make(tmp_path, encoder="siglip_vision_model")
+    theirs = SiglipImageProcessor()
+    image = open_checkpoint(tmp_path).recipe.image
+    assert (image.size, list(image.mean), list(image.std)) == (28, list(theirs.image_mean), list(theirs.image_std))
 
 
 OLD_NAMES = {

@@ -45,7 +45,7 @@ TINY = LanguageRecipe(
     tokenizer_documents=60,
     phases=(
         Reading(READING, 40, 4, 3, Rates(1e-3, None, 2)),
-        Reading(CHATTING, 40, 4, 6, RATES, length_power=-0.5, reviewed=(2, 9)),
+        Reading(CHATTING, 40, 4, 6, RATES, length_power=-0.5, reviewed=(2, 10)),
     ),
 )
 
@@ -143,7 +143,7 @@ def test_first_drills_ask_for_the_letter_of_a_listed_value(tokenizer, no_review,
             assert tokens[position - gap - len(value) : position - gap] == value
 
 
-@pytest.mark.parametrize("level", [3, 4, 9])
+@pytest.mark.parametrize("level", [3, 4, 10])
 def test_later_drills_are_answered_by_what_was_told(tokenizer, no_review, level):
     drills = Drills(tokenizer, level)
     semicolon, line = (tokenizer.encode(text).ids[0] for text in (";", "\n"))
@@ -178,7 +178,7 @@ def test_later_drills_are_answered_by_what_was_told(tokenizer, no_review, level)
     assert len(set(answers)) == (2 if level == 3 else 4)
 
 
-@pytest.mark.parametrize("level", [5, 6, 7, 8])
+@pytest.mark.parametrize("level", [5, 6, 7, 8, 9])
 def test_facts_are_asked_for_by_their_keys(tokenizer, no_review, level):
     drills = Drills(tokenizer, level)
     gap = 0 if level == 5 else len(tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n").ids)
