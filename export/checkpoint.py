@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_export.architecture import VISION, Architecture, Shapes, from_config, tensor_shapes
-from parrot_export.slabs import AGAIN, Slab, StoredTensor, read_json, read_slabs
+from parrot_export.slabs import Slab, StoredTensor, read_slabs
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe
 from parrot_runtime.manifest import TOKENIZER_NAME, PromptRecipe
 from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
 from parrot_runtime.strict import from_mapping
 from parrot_runtime.tokenizer import load_tokenizer
+from parrot_train.shards import AGAIN, read_json
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration

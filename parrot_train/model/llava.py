@@ -4,7 +4,6 @@ Its tensors are read by the names of the released Parrot format, so that one cod
 differ between releases of transformers, which put the parts inside or outside of ``model``; both are known here.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from transformers import LlavaConfig
 
 from parrot_runtime.errors import InputError
+from parrot_train.shards import read_json
 
 from .configuration import ParrotConfig
 from .modeling import ParrotForConditionalGeneration
@@ -38,12 +38,9 @@ def llava_config(folder: Path) -> ParrotConfig:
     model or vision encoder that it does not know.
     """
     path = folder / "config.json"
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give the folder of a LLaVA checkpoint") from error
-    if not isinstance(stored, dict) or stored.get("model_type") != MODEL_TYPE:
-        raise InputError(f"{path}: expected a JSON object with model_type '{MODEL_TYPE}'; give a LLaVA checkpoint")
+    stored = read_json(path)
+    if stored.get("model_type") != MODEL_TYPE:
+        raise InputError(f"{path}: model_type is {stored.get('model_type')!r}; expected '{MODEL_TYPE}'")
     config = LlavaConfig.from_dict(stored)
     if not isinstance(config.vision_feature_layer, int):
         raise InputError(f"{path}: vision_feature_layer is {config.vision_feature_layer}; only one layer is supported")

@@ -6,7 +6,6 @@ as the vision tower's last layers, which Parrot does not have.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import Qwen2Config
 
 from parrot_runtime.errors import InputError
+from parrot_train.shards import read_json, weight_files
 
 from .configuration import ParrotConfig
 from .modeling import ParrotForConditionalGeneration
@@ -25,7 +25,6 @@ from .modeling import ParrotForConditionalGeneration
 MODEL_TYPE = "parrot_qwen2"
 VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
 PROJECTOR = {"linear_1": "0", "linear_2": "2"}
-WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _VISION_PARTS = ("embeddings", "pre_layrnorm", "encoder", "post_layernorm")
 # Fields of the released configuration that Parrot holds to one value; another would be another model.
 _FIXED = {
@@ -41,19 +40,9 @@ _TEXT_FIELDS -= {"architectures", "transformers_version"}
 def read_config(folder: Path) -> dict[str, Any]:
     """The released ``config.json``. Raises InputError when it is missing or of another model type."""
     path = folder / "config.json"
-    stored = _read_json(path)
+    stored = read_json(path)
     if stored.get("model_type") != MODEL_TYPE:
         raise InputError(f"{path}: model_type is {stored.get('model_type')!r}; expected '{MODEL_TYPE}'")
-    return stored
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give the folder of a released checkpoint") from error
-    if not isinstance(stored, dict):
-        raise InputError(f"{path}: expected a JSON object; give the folder of a released checkpoint")
     return stored
 
 
@@ -79,7 +68,7 @@ def find_vision_tower(folder: Path, stored: Mapping[str, Any], vision_tower: Pat
 def released_config(folder: Path, vision_tower: Path | str | None = None) -> ParrotConfig:
     """The checkpoint's configuration in Parrot's terms. Raises InputError for a setting Parrot does not have."""
     stored, where = read_config(folder), folder / "config.json"
-    tower = _read_json(find_vision_tower(folder, stored, vision_tower) / "config.json")
+    tower = read_json(find_vision_tower(folder, stored, vision_tower) / "config.json")
     text = Qwen2Config(**{name: value for name, value in stored.items() if name in _TEXT_FIELDS})
     for name, value in (_FIXED | {"moe_hidden_size": text.hidden_size}).items():
         if stored.get(name, value) != value:
@@ -184,29 +173,13 @@ def vision_tower_names(names: Iterable[str]) -> dict[str, str]:
 def tensor_places(folder: Path) -> dict[str, tuple[Path, str]]:
     """File and name of every tensor in ``folder``, sharded or not, by its name. Raises InputError."""
     found = {}
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         try:
             with safe_open(file, "pt") as opened:
                 found |= {name: (file, name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
         except (OSError, SafetensorError) as error:
             raise InputError(f"{file}: cannot be read as safetensors ({error}); download it again") from error
     return found
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The one file of weights, or the shards its index lists; other safetensors files there are none of the model's."""
-    if (folder / WEIGHTS_FILE).exists():
-        return [folder / WEIGHTS_FILE]
-    index = folder / INDEX_FILE
-    if not index.exists():
-        raise InputError(f"{folder}: holds no {WEIGHTS_FILE} and no {INDEX_FILE}; save the model as safetensors")
-    shards = _read_json(index).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
-        raise InputError(f"{index}: expected a 'weight_map' from tensors to files; download it again")
-    outside = sorted(file for file in set(shards.values()) if Path(file).name != file)
-    if outside:
-        raise InputError(f"{index}: '{outside[0]}' is not a file name inside the checkpoint; download it again")
-    return [folder / file for file in sorted(set(shards.values()))]
 
 
 def load_released(
