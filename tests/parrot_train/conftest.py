@@ -112,3 +112,22 @@ stage2: {STAGE}
 """
     )
     return str(path)
+
+
+@pytest.fixture
+def train(config_file, data, tmp_path, monkeypatch):
+    """Train a stage in ``tmp_path/runs/nano/stageN`` with 40 records; returns the run folder."""
+    from parrot_train.config import load_config
+    from parrot_train.stages import StageRequest, run_stage
+
+    monkeypatch.chdir(tmp_path)
+    path = data()
+
+    def call(stage, *overrides, **request) -> Path:
+        files = [f"data.stage{number}=[{path}]" for number in (1, 2)]
+        config = load_config(config_file, [*files, *overrides])
+        asked = StageRequest(stage, config, **request)
+        run_stage(asked)
+        return asked.run
+
+    return call
