@@ -96,19 +96,26 @@ class WeightFile:
         initialiser says, with as many elements; without it, the shape of the only block.
         Raises ValueError when the blocks differ from those of the same name, or cannot stand side by side.
         """
-        names = [block.name for block in blocks]
-        if not any(name in self._blocks for name in names):
-            if self._header is not None:
-                raise ValueError(f"{self.location} is sealed; {names[0]} comes too late")
-            self._blocks |= {block.name: block for block in blocks}
-        order = list(self._blocks)
-        start = order.index(names[0]) if names[0] in self._blocks else len(order)
-        if order[start : start + len(names)] != names or any(not _same(self._blocks[b.name], b) for b in blocks):
-            raise ValueError(f"{self.location}: {', '.join(names)} stand there already, in another form")
-        region = Region(self, names[0], blocks[0].dtype, shape or blocks[0].shape)
+        region = Region(self, blocks[0].name, blocks[0].dtype, shape or blocks[0].shape)
         if region.size != sum(block.size for block in blocks):
-            raise ValueError(f"{self.location}: {', '.join(names)} do not make up {shape}")
+            raise ValueError(f"{self.location}: {', '.join(b.name for b in blocks)} do not make up {shape}")
+        if self.holds(blocks):
+            return region
+        names = [block.name for block in blocks]
+        if any(name in self._blocks for name in names):
+            raise ValueError(f"{self.location}: {', '.join(names)} stand there already, in another form")
+        if self._header is not None:
+            raise ValueError(f"{self.location} is sealed; {names[0]} comes too late")
+        self._blocks |= {block.name: block for block in blocks}
         return region
+
+    def holds(self, blocks: Sequence[Block]) -> bool:
+        """Whether ``blocks`` stand here already, side by side and in this form."""
+        names, order = [block.name for block in blocks], list(self._blocks)
+        if names[0] not in self._blocks:
+            return False
+        start = order.index(names[0])
+        return order[start : start + len(names)] == names and all(_same(self._blocks[b.name], b) for b in blocks)
 
     def seal(self) -> None:
         """Fix the header, and with it every offset."""
@@ -149,6 +156,19 @@ class WeightFile:
                     progress(data.nbytes)
                 if file.tell() - start != block.size:
                     raise ValueError(f"{block.name}: {file.tell() - start} bytes written, {block.size} announced")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where a graph's tensors go: into ``own``, unless one of the files ``earlier`` holds them in the wanted form."""
+
+    own: WeightFile
+    earlier: tuple[WeightFile, ...] = ()
+
+    def place(self, blocks: Sequence[Block], shape: tuple[int, ...] | None = None) -> Region:
+        """See ``WeightFile.place``."""
+        holder = next((file for file in self.earlier if file.holds(blocks)), self.own)
+        return holder.place(blocks, shape)
 
 
 def _same(one: Block, other: Block) -> bool:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from parrot_export.architecture import Decoder
 from parrot_export.dialects.base import Dialect, KVCache, Norm, SelfAttention
+from parrot_export.dialects.rotary import rotary_tables
 from parrot_runtime.errors import InputError
 
 MICROSOFT = "com.microsoft"
@@ -104,15 +105,3 @@ class OrtDialect(Dialect):
     def _sequences(self, rows: ir.Value, cache: KVCache) -> ir.Value:
         """Rows as ``[batch, seq, width]``."""
         return self.op("Reshape", [rows, cache.shape])
-
-
-def rotary_tables(decoder: Decoder, max_len: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines ``[max_len, head_dim / 2]`` of the rotary embedding.
-
-    In float32 throughout, as transformers computes them: at position 2000 the float32 angle is off by up to 1e-4 from
-    the exact one, and the model was trained with that.
-    """
-    exponents = np.arange(0, decoder.head_dim, 2, dtype=np.float32) / np.float32(decoder.head_dim)
-    frequencies = np.float32(1.0) / np.power(np.float32(decoder.rope_theta), exponents)
-    angles = np.arange(max_len, dtype=np.float32)[:, None] * frequencies[None, :]
-    return np.cos(angles), np.sin(angles)

@@ -1,0 +1,146 @@
+"""TensorRT's graphs in tests: written, run without TensorRT, and compiled by TensorRT-RTX, which needs no GPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnxruntime
+import torch
+from onnx.reference import ReferenceEvaluator
+from tiny_checkpoint import HEAD_DIM, KV_HEADS, LAYERS, MAX_LEN, WIDTH
+
+from parrot_export.author import Authored
+
+CACHE = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
+NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+class Graphs:
+    """Graphs on disk, run by onnxruntime's CPU provider or, with ``reference``, by onnx's own evaluator."""
+
+    def __init__(self, authored: Authored, folder: Path, *, reference: bool = False) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in authored.files:
+            file.write(folder)
+        authored.save_graphs(folder)
+        self.authored, self.folder = authored, folder
+        self._load = ReferenceEvaluator if reference else session
+        self._loaded = {}
+
+    def path(self, role: str) -> str:
+        return str(self.folder / self.authored.graphs[role].file)
+
+    def dtype(self, role: str, tensor: str) -> type:
+        return NUMPY[self.authored.graphs[role].tensor(tensor).dtype]
+
+    def run(self, role: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs of one graph by name."""
+        if role not in self._loaded:
+            self._loaded[role] = self._load(self.path(role))
+        names = [output.name for output in self.authored.graphs[role].outputs]
+        return dict(zip(names, self._loaded[role].run(names, inputs), strict=True))
+
+
+def session(path: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class ModernDecoding:
+    """The decoder over its buffers, with a write index per row; beside it the sequences as they grow."""
+
+    def __init__(self, graphs: Graphs, batch: int) -> None:
+        self.graphs = graphs
+        dtype = graphs.dtype("decoder", "past_key_values.0.key")
+        self.past = {name: np.zeros((batch, KV_HEADS, MAX_LEN, HEAD_DIM), dtype) for name in CACHE}
+        self.sequences = [np.empty((0, WIDTH), np.float32) for _ in range(batch)]
+
+    def step(self, embeds: np.ndarray, valid: list[int]) -> np.ndarray:
+        """Run ``[batch, seq, C]``, of which row b's first ``valid[b]`` positions are real; its logits."""
+        controls = self.controls(embeds, valid)
+        self.sequences = [
+            np.concatenate([old, new[:count]]) for old, new, count in zip(self.sequences, embeds, valid, strict=True)
+        ]
+        past = {f"past_key_values.{name}": array for name, array in self.past.items()}
+        got = self.graphs.run("decoder", inputs_embeds=embeds, **controls, **past)
+        self.past = {name: got[f"present.{name}"] for name in CACHE}
+        return got["logits"]
+
+    def controls(self, _embeds: np.ndarray, valid: list[int]) -> dict[str, np.ndarray]:
+        lengths = [len(sequence) for sequence in self.sequences]
+        return {"write_index": np.array(lengths, np.int64), "lengths": np.array(valid, np.int64)}
+
+    def expected(self, model) -> np.ndarray:
+        """torch's logits after each sequence, each computed whole and without a cache."""
+        with torch.no_grad():
+            rows = [model(inputs_embeds=torch.from_numpy(one[None])).logits[0, -1] for one in self.sequences]
+        return torch.stack(rows).numpy()
+
+
+class ClassicDecoding(ModernDecoding):
+    """The decoder over a cache that grows by concatenation, padding included."""
+
+    def __init__(self, graphs: Graphs, batch: int) -> None:
+        super().__init__(graphs, batch)
+        self.past = {name: array[:, :, :0] for name, array in self.past.items()}
+        self.mask = np.zeros((batch, 0), np.int64)
+
+    def controls(self, embeds: np.ndarray, valid: list[int]) -> dict[str, np.ndarray]:
+        steps = np.arange(embeds.shape[1])
+        own = steps < np.array(valid)[:, None]
+        positions = np.array([len(sequence) for sequence in self.sequences])[:, None] + steps
+        self.mask = np.concatenate([self.mask, own.astype(np.int64)], axis=1)
+        return {"attention_mask": self.mask, "position_ids": np.where(own, positions, 0)}
+
+
+DECODING = {"tensorrt-modern": ModernDecoding, "tensorrt-classic": ClassicDecoding}
+
+
+def compile_graph(graphs: Graphs, role: str, capabilities: Sequence[str]) -> tuple[object, list[str]]:
+    """Parse and compile one graph for GPUs such as ``SM89``: the engine, None when refused, and what was logged."""
+    import tensorrt_rtx as trt
+
+    class Log(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.lines: list[str] = []
+
+        def log(self, severity: trt.ILogger.Severity, text: str) -> None:
+            if severity <= trt.ILogger.WARNING:
+                self.lines.append(text)
+
+    log = Log()
+    builder = trt.Builder(log)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(graphs.path(role)):
+        return None, [parser.get_error(number).desc() for number in range(parser.num_errors)]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = len(capabilities)
+    for number, name in enumerate(capabilities):
+        config.set_compute_capability(getattr(trt.ComputeCapability, name), number)
+    for profile in PROFILES if role == "decoder" else PROFILES[:1]:
+        shapes = builder.create_optimization_profile()
+        for tensor in graphs.authored.graphs[role].inputs:
+            if any(isinstance(axis, str) for axis in tensor.axes):
+                shapes.set_shape(tensor.name, *(_shape(tensor.axes, profile, number) for number in range(3)))
+        config.add_optimization_profile(shapes)
+    found = [network.get_input(number).name for number in range(network.num_inputs)]
+    assert found == [tensor.name for tensor in graphs.authored.graphs[role].inputs]
+    return builder.build_serialized_network(network, config), log.lines
+
+
+# Smallest, usual and largest: a prompt, and one step behind a past.
+PROFILES = (
+    {"batch": (1, 3, 4), "images": (1, 3, 4), "seq": (1, 33, 64), "text": (1, 33, 64), "past_len": (0, 0, 0)},
+    {"batch": (1, 3, 4), "seq": (1, 1, 1), "past_len": (1, 33, MAX_LEN - 1)},
+)
+
+
+def _shape(axes: Sequence[str | int], profile: dict[str, tuple[int, int, int]], number: int) -> tuple[int, ...]:
+    sizes = {name: choices[number] for name, choices in profile.items()}
+    sizes["total_len"] = sizes["past_len"] + sizes.get("seq", 0)
+    return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)
