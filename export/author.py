@@ -1,5 +1,6 @@
 """All graphs of a model, written in one dialect, with the weight files they read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,15 @@ DIALECTS: dict[str, type[Dialect]] = {
 
 @dataclass(frozen=True)
 class Authored:
-    """Graphs that are ready to be saved: per role the model and its manifest entry; and the files of their weights."""
+    """Graphs that are ready to be saved: per role the model and its manifest entry; and the files of their weights.
+
+    ``products`` are, per role, the values that enter matrix products, by the names of the modules.
+    """
 
     models: dict[str, ir.Model]
     graphs: dict[str, Graph]
     files: tuple[WeightFile, ...]
+    products: dict[str, dict[str, str]]
 
     @property
     def size(self) -> int:
@@ -43,7 +48,14 @@ class Authored:
             ir.save(model, folder / self.graphs[role].file)
 
 
-def author(checkpoint: Checkpoint, plan: Plan, max_len: int, *, beside: Authored | None = None) -> Authored:
+def author(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    max_len: int,
+    *,
+    beside: Authored | None = None,
+    ranges: Mapping[str, float] | None = None,
+) -> Authored:
     """Write every graph of the checkpoint's model. No weights are read but a few small tables.
 
     The graphs stand at the top of the bundle and their data below them: onnxruntime and onnx's checker refuse external
@@ -52,6 +64,9 @@ def author(checkpoint: Checkpoint, plan: Plan, max_len: int, *, beside: Authored
 
     With ``beside``, graphs of the same checkpoint in another dialect, the new ones go by names that carry their
     dialect, read its files where a tensor stands there as they want it, and bring files for the rest alone.
+
+    ``ranges`` says how large the inputs of products get (see ``parrot_export.ranges``); a plan that quantises
+    activations needs it. Raises InputError where it does not have one of them.
     """
     model, suffix = checkpoint.architecture, f".{plan.dialect}" if beside else ""
     earlier = beside.files if beside else ()
@@ -67,7 +82,7 @@ def author(checkpoint: Checkpoint, plan: Plan, max_len: int, *, beside: Authored
     for role, (root, write) in writers.items():
         weights = WeightFile(f"weights/{role}{suffix}.safetensors")
         shelf = Shelf(weights, earlier)
-        dialects[role] = DIALECTS[plan.dialect](root, plan, role, checkpoint, shelf, elsewhere)
+        dialects[role] = DIALECTS[plan.dialect](root, plan, role, checkpoint, shelf, elsewhere, ranges)
         write(dialects[role], model)
         files.append(weights)
     files = [file for file in files if file.size]
@@ -75,4 +90,7 @@ def author(checkpoint: Checkpoint, plan: Plan, max_len: int, *, beside: Authored
         file.seal()
     models = {role: dialect.finish() for role, dialect in dialects.items()}
     graphs = {role: dialect.describe(f"{role}{suffix}.onnx") for role, dialect in dialects.items()}
-    return Authored(models, graphs, tuple(files))
+    products = {
+        role: {module: value.name for module, value in dialect.products.items()} for role, dialect in dialects.items()
+    }
+    return Authored(models, graphs, tuple(files), products)

@@ -58,6 +58,8 @@ def _check_data(tensor: onnx.TensorProto, path: Path, manifest: Manifest) -> Non
     except (KeyError, ValueError) as error:
         raise BundleError(f"{path}: {tensor.name} does not say where its data lies; {_AGAIN}") from error
     size = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    if tensor.data_type == onnx.TensorProto.INT4:
+        size = (size + 1) // 2  # two to a byte
     if length != size or offset < 0 or offset + length > record.size:
         raise BundleError(
             f"{path}: {tensor.name} takes {size} bytes, but {length} at {offset} of {entries['location']} "

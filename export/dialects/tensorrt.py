@@ -26,7 +26,8 @@ import numpy as np
 import onnx_ir as ir
 
 from parrot_export.architecture import MOE, Decoder
-from parrot_export.dialects.base import Dialect, KVCache, Norm, SelfAttention
+from parrot_export.dialects.base import KVCache, Norm, SelfAttention
+from parrot_export.dialects.quantised import QuantisedDialect
 from parrot_export.dialects.rotary import rotary_tables
 from parrot_export.dialects.writer import TYPES
 
@@ -52,7 +53,7 @@ class Heads:
         return self.count // self.kv_count
 
 
-class TensorRTDialect(Dialect):
+class TensorRTDialect(QuantisedDialect):
     """Standard operators of any opset from 19 on, products in the plan's type, all else in float32."""
 
     @property
@@ -75,7 +76,7 @@ class TensorRTDialect(Dialect):
         if modules[0] in _EXACT:
             operands = [rows, self.cast(self.matrix(*names), self.compute)]
         else:
-            operands = [self.operand(rows, modules[0], shrink), self.matrix(*names)]
+            operands = [self.operand(rows, modules[0], shrink), self.weights(*names)]
         if bias:
             operands.append(self.cast(self.vector(*(f"{module}.bias" for module in modules)), operands[0].dtype))
         return self.op("Gemm", operands, {"transB": 1})
@@ -88,12 +89,8 @@ class TensorRTDialect(Dialect):
 
     def mix(self, rows: ir.Value, module: str) -> ir.Value:
         self.products[module] = rows
-        operands = [self.operand(rows, module), self.columns(f"{module}.weight")]
+        operands = [self.operand(rows, module), self.weight_columns(f"{module}.weight")]
         return self.cast(self.op("Gemm", operands, {"transB": 1}), self.compute)
-
-    def operand(self, rows: ir.Value, module: str, shrink: float = 1.0) -> ir.Value:
-        """``rows / shrink`` as the product of ``module`` takes them."""
-        return self.cast(self.scale(rows, 1 / shrink), self.product)
 
     def patches(self, pixels: ir.Value, module: str, size: int) -> ir.Value:
         return self.cast(super().patches(self.cast(pixels, self._convolving), module, size), self.compute)

@@ -13,7 +13,6 @@ behind it for every row. A first call has ``past_len`` 0. Every row has at least
 """
 
 import math
-from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -26,7 +25,10 @@ from parrot_export.dialects.tensorrt import Heads, TensorRTDialect, decoder_head
 class ClassicDialect(TensorRTDialect):
     """Operators that stand in opset 19, and no newer."""
 
-    opsets: ClassVar[dict[str, int]] = {"": 19}
+    @property
+    def opsets(self) -> dict[str, int]:
+        """Blocks of numbers that share a scale are what opset 21 brought; a graph without them needs 19."""
+        return {"": 21 if any("block_size" in node.attributes for node in self._nodes) else 19}
 
     def rms_norm(self, rows: ir.Value, norm: Norm) -> ir.Value:
         mean = self.op("ReduceMean", [self.multiply(rows, rows), self.integers(-1)], {"keepdims": 1})

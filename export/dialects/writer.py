@@ -49,6 +49,7 @@ class GraphWriter:
         checkpoint: where tensors come from.
         weights: the files that take this graph's tensors, or hold them already.
         elsewhere: tensors that another file of the bundle holds already, by name (tied word embeddings).
+        ranges: the largest absolute value that enters each product, by module, where activations are quantised.
 
     ``products`` are the inputs of the graph's matrix products, by the name of the (first) module they enter.
     """
@@ -64,7 +65,9 @@ class GraphWriter:
         checkpoint: Checkpoint,
         weights: Shelf,
         elsewhere: Mapping[str, Region] | None = None,
+        ranges: Mapping[str, float] | None = None,
     ) -> None:
+        self.ranges = ranges or {}
         self._components = plan.components
         self.plan: ComponentPlan = plan.components[component]
         self.products: dict[str, ir.Value] = {}

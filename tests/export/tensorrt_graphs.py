@@ -8,9 +8,13 @@ import numpy as np
 import onnxruntime
 import torch
 from onnx.reference import ReferenceEvaluator
-from tiny_checkpoint import HEAD_DIM, KV_HEADS, LAYERS, MAX_LEN, WIDTH
+from tiny_checkpoint import HEAD_DIM, KV_HEADS, LAYERS, MAX_LEN
 
-from parrot_export.author import Authored
+from parrot_export.author import Authored, author
+from parrot_export.checkpoint import Checkpoint
+from parrot_export.plan import plan
+from parrot_export.ranges import collect_ranges
+from parrot_runtime.manifest import Graph
 
 CACHE = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
 NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -46,17 +50,20 @@ def session(path: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    # The graph as it is written: optimisers move Q/DQ pairs about and fuse them into kernels that round otherwise.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 class ModernDecoding:
     """The decoder over its buffers, with a write index per row; beside it the sequences as they grow."""
 
-    def __init__(self, graphs: Graphs, batch: int) -> None:
+    def __init__(self, graphs: Graphs, batch: int, shape: tuple[int, ...] = (KV_HEADS, MAX_LEN, HEAD_DIM)) -> None:
         self.graphs = graphs
         dtype = graphs.dtype("decoder", "past_key_values.0.key")
-        self.past = {name: np.zeros((batch, KV_HEADS, MAX_LEN, HEAD_DIM), dtype) for name in CACHE}
-        self.sequences = [np.empty((0, WIDTH), np.float32) for _ in range(batch)]
+        self.past = {name: np.zeros((batch, *shape), dtype) for name in CACHE}
+        width = graphs.authored.graphs["decoder"].tensor("inputs_embeds").axes[2]
+        self.sequences = [np.empty((0, width), np.float32) for _ in range(batch)]
 
     def step(self, embeds: np.ndarray, valid: list[int]) -> np.ndarray:
         """Run ``[batch, seq, C]``, of which row b's first ``valid[b]`` positions are real; its logits."""
@@ -83,8 +90,8 @@ class ModernDecoding:
 class ClassicDecoding(ModernDecoding):
     """The decoder over a cache that grows by concatenation, padding included."""
 
-    def __init__(self, graphs: Graphs, batch: int) -> None:
-        super().__init__(graphs, batch)
+    def __init__(self, graphs: Graphs, batch: int, shape: tuple[int, ...] = (KV_HEADS, MAX_LEN, HEAD_DIM)) -> None:
+        super().__init__(graphs, batch, shape)
         self.past = {name: array[:, :, :0] for name, array in self.past.items()}
         self.mask = np.zeros((batch, 0), np.int64)
 
@@ -99,8 +106,58 @@ class ClassicDecoding(ModernDecoding):
 DECODING = {"tensorrt-modern": ModernDecoding, "tensorrt-classic": ClassicDecoding}
 
 
+def random_feed(graph: Graph, **sizes: int) -> dict[str, np.ndarray]:
+    """Inputs of a classic graph: numbers for what is float, an empty cache, and nothing masked."""
+    feed = {}
+    for number, tensor in enumerate(graph.inputs):
+        shape = [axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes]
+        if tensor.dtype in NUMPY:
+            feed[tensor.name] = np.random.default_rng(number).standard_normal(shape).astype(NUMPY[tensor.dtype])
+        else:
+            feed[tensor.name] = np.ones(shape, tensor.dtype)
+    if "position_ids" in feed:
+        feed["position_ids"] = np.broadcast_to(np.arange(sizes["seq"]), feed["position_ids"].shape)
+    return feed
+
+
+def ranges_of(checkpoint: Checkpoint, folder: Path) -> dict[str, float]:
+    """How large the inputs of products get on random inputs."""
+    graphs = Graphs(author(checkpoint, plan("fp32", "tensorrt", "tensorrt-classic"), MAX_LEN), folder)
+    sizes = {"batch": 3, "images": 3, "seq": 33, "text": 33, "past_len": 0, "total_len": 33}
+    feeds = {role: [random_feed(graph, **sizes)] for role, graph in graphs.authored.graphs.items()}
+    return collect_ranges(folder, graphs.authored, feeds)
+
+
 def compile_graph(graphs: Graphs, role: str, capabilities: Sequence[str]) -> tuple[object, list[str]]:
-    """Parse and compile one graph for GPUs such as ``SM89``: the engine, None when refused, and what was logged."""
+    """``compile_model`` of one graph, for prompts and for steps of one token."""
+    inputs = [tensor for tensor in graphs.authored.graphs[role].inputs if any(isinstance(a, str) for a in tensor.axes)]
+    profiles = [
+        {tensor.name: [_shape(tensor.axes, profile, number) for number in range(3)] for tensor in inputs}
+        for profile in (PROFILES if role == "decoder" else PROFILES[:1])
+    ]
+    return compile_model(graphs.path(role), profiles, capabilities)
+
+
+# Smallest, usual and largest: a prompt, and one step behind a past.
+PROFILES = (
+    {"batch": (1, 3, 4), "images": (1, 3, 4), "seq": (1, 33, 64), "text": (1, 33, 64), "past_len": (0, 0, 0)},
+    {"batch": (1, 3, 4), "seq": (1, 1, 1), "past_len": (1, 33, MAX_LEN - 1)},
+)
+
+
+def _shape(axes: Sequence[str | int], profile: dict[str, tuple[int, int, int]], number: int) -> tuple[int, ...]:
+    sizes = {name: choices[number] for name, choices in profile.items()}
+    sizes["total_len"] = sizes["past_len"] + sizes.get("seq", 0)
+    return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)
+
+
+def compile_model(
+    path: str, profiles: Sequence[dict[str, list[tuple[int, ...]]]], capabilities: Sequence[str]
+) -> tuple[object, list[str]]:
+    """Parse and compile a graph for GPUs such as ``SM89``: the engine, None when refused, and what was logged.
+
+    Each profile holds the smallest, usual and largest shape of every input whose shape is not fixed.
+    """
     import tensorrt_rtx as trt
 
     class Log(trt.ILogger):
@@ -116,31 +173,15 @@ def compile_graph(graphs: Graphs, role: str, capabilities: Sequence[str]) -> tup
     builder = trt.Builder(log)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(graphs.path(role)):
-        return None, [parser.get_error(number).desc() for number in range(parser.num_errors)]
+    if not parser.parse_from_file(path):
+        return None, log.lines + [parser.get_error(number).desc() for number in range(parser.num_errors)]
     config = builder.create_builder_config()
     config.num_compute_capabilities = len(capabilities)
     for number, name in enumerate(capabilities):
         config.set_compute_capability(getattr(trt.ComputeCapability, name), number)
-    for profile in PROFILES if role == "decoder" else PROFILES[:1]:
+    for profile in profiles:
         shapes = builder.create_optimization_profile()
-        for tensor in graphs.authored.graphs[role].inputs:
-            if any(isinstance(axis, str) for axis in tensor.axes):
-                shapes.set_shape(tensor.name, *(_shape(tensor.axes, profile, number) for number in range(3)))
+        for name, choices in profile.items():
+            shapes.set_shape(name, *choices)
         config.add_optimization_profile(shapes)
-    found = [network.get_input(number).name for number in range(network.num_inputs)]
-    assert found == [tensor.name for tensor in graphs.authored.graphs[role].inputs]
     return builder.build_serialized_network(network, config), log.lines
-
-
-# Smallest, usual and largest: a prompt, and one step behind a past.
-PROFILES = (
-    {"batch": (1, 3, 4), "images": (1, 3, 4), "seq": (1, 33, 64), "text": (1, 33, 64), "past_len": (0, 0, 0)},
-    {"batch": (1, 3, 4), "seq": (1, 1, 1), "past_len": (1, 33, MAX_LEN - 1)},
-)
-
-
-def _shape(axes: Sequence[str | int], profile: dict[str, tuple[int, int, int]], number: int) -> tuple[int, ...]:
-    sizes = {name: choices[number] for name, choices in profile.items()}
-    sizes["total_len"] = sizes["past_len"] + sizes.get("seq", 0)
-    return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)
