@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from small_graphs import gemm_net, write_bundle
+from stand_in import install
 
 from parrot_runtime.flavours import load_flavour
 
@@ -29,3 +30,9 @@ def bundle(tmp_path):
 def gemm(tmp_path):
     """One Gemm with its weight in a safetensors file: ``x [batch, 24]`` to ``y [batch, 40]``."""
     return gemm_net(tmp_path / "gemm")
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """A stand-in for the builder; the list of what it was asked to build: graph, SM, timings."""
+    return install(monkeypatch)

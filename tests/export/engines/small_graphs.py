@@ -127,6 +127,26 @@ def decoder_net(folder: Path) -> Path:
     return save(folder / "decoder.trt.onnx", nodes, inputs, outputs, weights)
 
 
+def attention_net(path: Path, *, masked: bool = True) -> Path:
+    """Grouped attention over a static cache of 33 positions: TensorScatter writes it, a mask or a length limits it."""
+    limit = ["mask"] if masked else ["", "", "", "valid"]
+    nodes = [
+        helper.make_node("TensorScatter", ["past", "k", "write_index"], ["present"], name="/kv/TensorScatter", axis=2),
+        helper.make_node("Attention", ["q", "present", "present", *limit], ["y"], name="/attn/Attention"),
+    ]
+    inputs = [
+        value("q", ["batch", 4, "seq", HEAD_DIM]),
+        value("k", ["batch", 2, "seq", HEAD_DIM]),
+        value("past", ["batch", 2, MAX_LEN, HEAD_DIM]),
+        value("write_index", ["batch"], TensorProto.INT64),
+        value("mask", ["batch", 1, "seq", MAX_LEN], TensorProto.BOOL)
+        if masked
+        else value("valid", ["batch"], TensorProto.INT64),
+    ]
+    outputs = [value("y", ["batch", 4, "seq", HEAD_DIM]), value("present", ["batch", 2, MAX_LEN, HEAD_DIM])]
+    return save(path, nodes, inputs, outputs, opset=24)
+
+
 def encoder_net(folder: Path, seed: int = 0) -> Path:
     """``pixel_values [images, 24]`` to ``image_features [images, 24]``."""
     weights = stored(folder, "weights/encoder.trt.safetensors", weight=draw(WIDTH, WIDTH, seed=seed))
@@ -192,7 +212,7 @@ def rewrite(folder: Path, manifest: Manifest, **changes) -> Path:
 def described(path: Path) -> Graph:
     """A graph's entry in the manifest, read off the file."""
     graph = onnx.load(path, load_external_data=False).graph
-    names = {HALF: "float16", TensorProto.BOOL: "bool"}
+    names = {HALF: "float16", TensorProto.BOOL: "bool", TensorProto.INT64: "int64"}
 
     def tensors(values) -> tuple[Tensor, ...]:
         kinds = [(v.name, v.type.tensor_type) for v in values]

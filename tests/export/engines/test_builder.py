@@ -8,10 +8,23 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from small_graphs import GEMM_PROFILE, WIDTH, decoder_net, fp8_net, gemm_net, profile, save, value
+from small_graphs import (
+    GEMM_PROFILE,
+    MAX_LEN,
+    WIDTH,
+    attention_net,
+    decoder_net,
+    described,
+    fp8_net,
+    gemm_net,
+    profile,
+    save,
+    value,
+)
 
 from parrot_export.engines.builder import build_engine
 from parrot_export.engines.callbacks import STEPS, HashedFile
+from parrot_export.engines.profiles import Limits, profiles
 from parrot_runtime.engines import BuildOptions, Profile
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.flavours import Flavour
@@ -84,6 +97,20 @@ def test_an_input_that_leads_nowhere_is_unused_too(rtx, tmp_path):
     dead = helper.make_node("Cast", ["u"], ["nowhere"], to=TensorProto.FLOAT)
     net = gemm_net(tmp_path, inputs=[value("u", ["batch", 3])], after=[dead, helper.make_node("Relu", ["z"], ["y"])])
     assert "'u' unused" in refused(InputError, rtx, net)
+
+
+def test_attention_over_a_static_cache(rtx, tmp_path):
+    """All five inputs reach an output through TensorRT's own layers for the cache and for attention."""
+    graph = described(attention_net(tmp_path / "attention.onnx"))
+    made = profiles("decoder", graph, Limits(max_batch=3, max_len=MAX_LEN, image_tokens=5))
+    _, built = build(rtx, tmp_path / graph.file, *made)
+    assert built.size > 4000
+
+
+def test_a_length_that_attention_leaves_out_is_refused(rtx, tmp_path):
+    """The parser takes Attention's nonpad_kv_seqlen and drops it: padding would be attended to, silently."""
+    net = attention_net(tmp_path / "attention.onnx", masked=False)
+    assert "leaves the input 'valid' unused, so its answers would ignore it" in refused(InputError, rtx, net)
 
 
 def test_an_input_used_for_its_shape_is_used(rtx, tmp_path):

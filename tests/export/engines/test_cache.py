@@ -13,51 +13,19 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
-from small_graphs import draw, encoder_net, fp8_net, rewrite, stored
+from small_graphs import encoder_net, rewrite
+from stand_in import RTX, on, run
 
 from parrot_export.engines import cache, memory
 from parrot_export.engines.builder import Built
 from parrot_export.engines.cache import EngineRequest, build_engines
-from parrot_export.engines.callbacks import HashedFile
-from parrot_export.engines.targets import Target
 from parrot_runtime.engines import BuildOptions, engine_folder, read_build, why_stale
 from parrot_runtime.errors import BundleError, InputError, ParrotError
-from parrot_runtime.flavours import Flavour
-from parrot_runtime.gpu import Gpu
 from parrot_runtime.manifest import load_manifest, verify_files
 
-RTX = Flavour("tensorrt-rtx", "1.7.1", SimpleNamespace(Builder=object))
 ROLES = ["encoder", "experts", "decoder"]
-
-
-def on(sm: int = 89, flavour: Flavour = RTX) -> Target:
-    return Target(flavour, (sm,), True, None)
-
-
-@pytest.fixture
-def built(monkeypatch):
-    """A builder that writes the graph's name; the list of what it was asked to build."""
-    calls = []
-
-    def build(onnx, engine, flavour, sm, profiles, options, *, timings, advance):
-        calls.append((onnx.name, sm, timings))
-        with open(engine, "wb") as file:
-            written = HashedFile(file)
-            written.write(f"{onnx.name} for {sm}".encode())
-        return Built(written.size, written.sha256, 0.25, (), timings + b"t")
-
-    monkeypatch.setattr(cache, "build_engine", build)
-    return calls
-
-
-def run(bundle: Path, target: Target | None = None, **settings) -> cache.Engines:
-    (engines,) = build_engines(EngineRequest(bundle=bundle, **settings), target=target or on())
-    return engines
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -242,7 +210,8 @@ VICTIM = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_cache import Built, cache, run
+from parrot_export.engines.builder import Built
+from stand_in import cache, run
 def build(onnx, engine, *arguments, **more):
     engine.write_bytes(b"half")
     if "experts" in onnx.name:
@@ -311,68 +280,6 @@ def test_two_builders_at_once_take_turns(bundle, built):
     assert all("waiting for them to finish" in line for line in notes)
     assert sorted(engines.reason is None for engines in results) == [False, True]
     assert len(built) == 3
-
-
-def with_fp8(bundle: Path) -> None:
-    """The encoder in fp8, under the names of the encoder's inputs and outputs."""
-    import onnx
-
-    path = fp8_net(bundle / "encoder.trt.onnx")
-    model = onnx.load(path)
-    for node in model.graph.node:
-        node.input[:] = ["pixel_values" if name == "x" else name for name in node.input]
-    model.graph.input[0].name = "pixel_values"
-    path.write_bytes(model.SerializeToString())
-    rewrite(bundle, load_manifest(bundle))
-
-
-def test_fp8_is_refused_for_a_gpu_without_it_before_anything_is_built(bundle, built):
-    with_fp8(bundle)
-    with pytest.raises(InputError, match=r"encoder\.trt\.onnx computes in fp8, which SM 80 does not have: name SM 89"):
-        run(bundle, on(80))
-    assert not built
-    run(bundle, on(89))
-
-
-def test_of_the_usual_gpus_those_without_fp8_are_left_out_and_it_says_which(bundle, built):
-    with_fp8(bundle)
-    notes, usual = [], Target(RTX, (80, 89, 120), False, None)
-    found = list(build_engines(EngineRequest(bundle=bundle), note=notes.append, target=usual))
-    assert [engines.record.sm for engines in found] == [89, 120]
-    assert notes == [
-        "there is no GPU here: building for SM 89, 120 with tensorrt-rtx 1.7.1; name others with --sm",
-    ]
-    with pytest.raises(InputError, match="SM 86 does not have"):
-        list(build_engines(EngineRequest(bundle=bundle), target=Target(RTX, (86,), False, Gpu("RTX 3090", 86))))
-
-
-def test_weights_are_the_graphs_bytes_not_the_files(bundle):
-    """Two graphs may share a file; int4 takes half a byte."""
-    from onnx import TensorProto, helper
-    from small_graphs import WIDTH, save, value
-
-    from parrot_export.engines.sources import read_graph
-
-    shared = stored(bundle, "weights/encoder.trt.safetensors", weight=draw(WIDTH, WIDTH), other=draw(500, 7))
-    packed = helper.make_tensor("packed", TensorProto.INT4, [10, 6], np.zeros(60, np.int8))
-    node = helper.make_node("Gemm", ["pixel_values", "weight"], ["image_features"])
-    inputs, outputs = [value("pixel_values", ["images", WIDTH])], [value("image_features", ["images", WIDTH])]
-    save(bundle / "encoder.trt.onnx", [node], inputs, outputs, [shared[0], packed])
-    rewrite(bundle, load_manifest(bundle))
-    manifest = load_manifest(bundle)
-    facts = read_graph(bundle, manifest.tensorrt["encoder"], manifest)
-    assert facts.weight_bytes == 2 * WIDTH * WIDTH + 30
-    assert (facts.first_sm, facts.newest_type) == (0, None)
-    assert list(facts.source.weights) == ["weights/encoder.trt.safetensors"]
-
-
-def test_weights_that_are_not_listed_are_refused(bundle, built):
-    save_file({"weight": draw(24, 24)}, bundle / "weights/stray.safetensors")
-    encoder = bundle / "encoder.trt.onnx"
-    encoder.write_bytes(encoder.read_bytes().replace(b"encoder.trt.safetensors", b"notable.trt.safetensors"))
-    rewrite(bundle, load_manifest(bundle))
-    with pytest.raises(BundleError, match=r"lies in 'weights/notable\.trt\.safetensors', which the manifest does not"):
-        run(bundle)
 
 
 def test_a_bundle_without_graphs_for_tensorrt_says_so(bundle):
