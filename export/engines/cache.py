@@ -145,6 +145,8 @@ def _engines(work: _Work, sm: int) -> Engines:
 
 def _current(work: _Work, folder: Path) -> tuple[BuildRecord | None, str | None]:
     """The record of engines that are what this request would build; else None and why they are not."""
+    if not folder.exists():
+        return None, "there were none"
     try:
         record = read_build(folder)
     except BundleError as error:

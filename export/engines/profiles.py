@@ -96,11 +96,14 @@ _ONCE: dict[str, Callable[[Limits], Range]] = {
     "text": lambda limits: (1, min(_USUAL_TEXT, limits.max_len), limits.max_len),
 }
 # seq are the positions of this call and past_len those before it, total_len both; max_len is a static cache's length.
+# past_len and seq must add up to total_len at the smallest, the usual and the largest call, or TensorRT has no largest
+# call to plan for. So a concatenated cache is prefilled from nothing, which is how every prompt starts; what is added
+# to one that holds something goes through ``decode``. A static cache, whose length is fixed, takes either.
 _DECODER: dict[str, dict[str, Callable[[Limits], Range]]] = {
     "prefill": {
         "batch": _one,
         "seq": lambda limits: (1, limits.usual_prompt, limits.max_len),
-        "past_len": lambda limits: (0, 0, limits.max_len - 1),
+        "past_len": lambda _limits: (0, 0, 0),
         "total_len": lambda limits: (1, limits.usual_prompt, limits.max_len),
         "max_len": _cache,
     },
