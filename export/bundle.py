@@ -6,8 +6,8 @@ folder get its name; until then the final path holds the old bundle whole, or no
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from parrot_export.author import Authored, author
 from parrot_export.card import model_card
 from parrot_export.checkpoint import Checkpoint, open_checkpoint, require_folder
 from parrot_export.plan import Plan, plan
+from parrot_export.progress import Progress, no_progress
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.languages import CODES
@@ -35,15 +36,6 @@ CARD_NAME = "README.md"
 # The longest sequence the training sees (Table 13), and so the most a KV cache is worth by default.
 DEFAULT_MAX_LEN = 2048
 _TOOLS = ("parrot-edge", "onnx", "onnx-ir", "onnxruntime", "torch", "transformers", "numpy", "safetensors")
-
-# Opens a progress bar with a label and a length, and gives the function that moves it on.
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-@contextmanager
-def no_progress(_label: str, _length: int) -> Iterator[Callable[[int], None]]:
-    """The progress bar nobody sees."""
-    yield lambda _count: None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,7 @@ def main() -> None:
     parrot-export --fp16
     parrot-export CHECKPOINT -o bundles/mine --fp32
     parrot-export inspect bundles/nano-fp16
+    parrot-export engines bundles/nano-fp16 --sm 89
     """
 
 
@@ -118,6 +119,34 @@ def verify(bundle: Path, checkpoint: Path | None, vision_tower: Path | None, as_
     click.echo(f"{bundle}: whole and unaltered, its graphs are sound")
     for line in describe_verification(result):
         click.echo(f"  {line}")
+
+
+@main.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--sm", metavar="N,N", help="Compute capabilities, such as 80,89,120 [the GPU here; without one, these].")
+@click.option("--flavour", type=click.Choice(["tensorrt", "tensorrt-rtx"]), help="Which TensorRT [what is installed].")
+@click.option("--max-batch", type=int, metavar="N", help="Most slots, pictures or questions at once [8].")
+@click.option("--max-len", type=int, metavar="N", help="Longest sequence [the bundle's].")
+@click.option("--workspace", type=int, metavar="MIB", help="Most scratch memory of one kernel [what the GPU has].")
+@click.option("--force", is_flag=True, help="Build again what is current.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, one line per GPU.")
+@verbose_option
+def engines(bundle: Path, sm: str | None, workspace: int | None, as_json: bool, **options: Any) -> None:
+    """Build the TensorRT engines of BUNDLE, or rebuild those that are stale, for the GPU here or those named.
+
+    Example: parrot-export engines bundles/nano-fp16 --sm 89,120
+    """
+    from parrot_export.engines.cache import EngineRequest, build_engines
+    from parrot_export.engines.targets import parse_sms
+    from parrot_runtime.engines import BuildOptions
+
+    sms = parse_sms(sm) if sm is not None else None
+    request = EngineRequest(bundle=bundle, sms=sms, options=BuildOptions(workspace), **options)
+    for found in build_engines(request, _progress, lambda line: click.echo(f"parrot-export: {line}", err=True)):
+        if as_json:
+            _print_json(found.as_data())
+        else:
+            click.echo("\n".join(found.describe()))
 
 
 @contextmanager

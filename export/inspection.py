@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from parrot_export.bundle import Progress, no_progress
 from parrot_export.check import check_graphs
+from parrot_export.progress import Progress, no_progress
 from parrot_runtime.manifest import Manifest, load_manifest, verify_files
 
 

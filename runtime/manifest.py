@@ -117,7 +117,10 @@ class PromptRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """A bundle's ``parrot.json``. ``files`` lists every file but the manifest itself and the engine caches."""
+    """A bundle's ``parrot.json``. ``files`` lists every file but the manifest itself and the engine caches.
+
+    ``graphs`` are onnxruntime's; ``tensorrt`` holds the same roles as TensorRT takes them, or nothing.
+    """
 
     schema_version: int
     name: str
@@ -132,16 +135,19 @@ class Manifest:
     files: dict[str, FileRecord]
     verification: dict[str, Any]
     tools: dict[str, str]
+    tensorrt: dict[str, Graph] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable():
             raise ValueError(f"name is {self.name!r}; expected a short printable name")
         expected = {"encoder", "decoder"} | ({"experts"} if self.model.experts else set())
-        if set(self.graphs) != expected:
-            raise ValueError(f"graphs are {_listed(self.graphs)}; expected {_listed(expected)}")
+        for what, graphs in (("graphs", self.graphs), ("tensorrt", self.tensorrt or expected)):
+            if set(graphs) != expected:
+                raise ValueError(f"{what} are {_listed(graphs)}; expected {_listed(expected)}")
         for path in self.files:
             _check_relative(path)
         named = {f"graphs.{role}": graph.file for role, graph in self.graphs.items()}
+        named |= {f"tensorrt.{role}": graph.file for role, graph in self.tensorrt.items()}
         for what, path in {**named, "the tokenizer": TOKENIZER_NAME, "the embedding": EMBEDDING_NAME}.items():
             if path not in self.files:
                 raise ValueError(f"{what} is '{path}', which the list of files does not hold")

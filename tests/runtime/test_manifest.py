@@ -97,7 +97,7 @@ def test_wrong_values_are_named(copy, change, message):
     _refused(copy, message)
 
 
-@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Manifest)])
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Manifest) if field.name != "tensorrt"])
 def test_every_key_is_needed(copy, key):
     data = _data(copy)
     del data[key]
@@ -196,6 +196,20 @@ def test_a_graph_must_be_a_listed_file(copy, path):
     data["graphs"]["decoder"]["file"] = path
     _write(copy, json.dumps(data))
     _refused(copy, "graphs.decoder is .*which the list of files does not hold")
+
+
+def test_graphs_for_tensorrt_may_be_there_and_are_then_as_listed_as_the_others(copy):
+    data = _data(copy)
+    del data["tensorrt"]
+    _write(copy, json.dumps(data))
+    assert load_manifest(copy).tensorrt == {}
+    _write(copy, json.dumps(data | {"tensorrt": data["graphs"]}))
+    assert load_manifest(copy).tensorrt == load_manifest(copy).graphs
+    _write(copy, json.dumps(data | {"tensorrt": {"decoder": data["graphs"]["decoder"]}}))
+    _refused(copy, "tensorrt are decoder; expected decoder, encoder, experts")
+    stray = data["graphs"]["decoder"] | {"file": "stray.onnx"}
+    _write(copy, json.dumps(data | {"tensorrt": data["graphs"] | {"decoder": stray}}))
+    _refused(copy, "tensorrt.decoder is 'stray.onnx', which the list of files does not hold")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "embed_tokens.safetensors"])
