@@ -28,6 +28,8 @@ TOKENIZER_NAME = "tokenizer.json"
 EMBEDDING_NAME = "embed_tokens.safetensors"
 # Caches of a bundle are made on the machine that runs it: they are never canonical, so never listed.
 CACHE_FOLDERS = ("engines",)
+# What onnxruntime's graphs are written in; the other precisions are TensorRT's alone.
+_ORT_PRECISIONS = ("fp32", "fp16")
 _MAX_MANIFEST_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
 _AGAIN = "export the bundle again, or copy it again from where it came"
@@ -38,7 +40,7 @@ class Tensor:
     """One input or output of a graph; a named axis is free, a number is fixed."""
 
     name: str
-    dtype: Literal["float32", "float16", "int32", "int64", "bool"]
+    dtype: Literal["float32", "float16", "bfloat16", "int32", "int64", "bool"]
     axes: tuple[str | int, ...]
 
 
@@ -119,7 +121,10 @@ class PromptRecipe:
 class Manifest:
     """A bundle's ``parrot.json``. ``files`` lists every file but the manifest itself and the engine caches.
 
-    ``graphs`` are onnxruntime's; ``tensorrt`` holds the same roles as TensorRT takes them, or nothing.
+    ``graphs`` are onnxruntime's; ``tensorrt`` holds the same roles as TensorRT takes them, written in
+    ``tensorrt_dialect``. One of the two may be empty: a bundle for the ``cpu`` has ``graphs`` and perhaps ``tensorrt``,
+    one for a TensorRT has ``tensorrt`` alone. ``kv_dtype`` is the type of the KV cache of ``graphs``, or of
+    ``tensorrt`` in a bundle without them; what TensorRT's has beside another is ``tensorrt_kv_dtype``.
     """
 
     schema_version: int
@@ -128,22 +133,36 @@ class Manifest:
     languages: tuple[str, ...]
     image: ImageRecipe
     prompt: PromptRecipe
-    target: Literal["cpu"]
-    precision: Literal["fp32", "fp16"]
-    kv_dtype: Literal["float32", "float16"]
+    target: Literal["cpu", "tensorrt", "tensorrt-rtx"]
+    precision: Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8"]
+    kv_dtype: Literal["float32", "float16", "bfloat16"]
     graphs: dict[str, Graph]
     files: dict[str, FileRecord]
     verification: dict[str, Any]
     tools: dict[str, str]
     tensorrt: dict[str, Graph] = dataclasses.field(default_factory=dict)
+    tensorrt_dialect: Literal["tensorrt-modern", "tensorrt-classic"] | None = None
+
+    @property
+    def tensorrt_kv_dtype(self) -> str | None:
+        """The type of the KV cache of TensorRT's graphs; None in a bundle without them. Raises BundleError."""
+        return self.tensorrt["decoder"].tensor("past_key_values.0.key").dtype if self.tensorrt else None
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable():
             raise ValueError(f"name is {self.name!r}; expected a short printable name")
         expected = {"encoder", "decoder"} | ({"experts"} if self.model.experts else set())
-        for what, graphs in (("graphs", self.graphs), ("tensorrt", self.tensorrt or expected)):
-            if set(graphs) != expected:
-                raise ValueError(f"{what} are {_listed(graphs)}; expected {_listed(expected)}")
+        needed, other = ("graphs", "tensorrt") if self.target == "cpu" else ("tensorrt", "graphs")
+        for what in (needed, other):
+            found = getattr(self, what)
+            if set(found) != expected and (found or what == needed):
+                raise ValueError(f"{what} are {_listed(found)}; expected {_listed(expected)}")
+        if needed == "tensorrt" and self.graphs:
+            raise ValueError(f"the target is {self.target}, but there are graphs for onnxruntime")
+        if self.graphs and self.precision not in _ORT_PRECISIONS:
+            raise ValueError(f"the precision is {self.precision}, which graphs for onnxruntime cannot have")
+        if (self.tensorrt_dialect is None) != (not self.tensorrt):
+            raise ValueError("tensorrt and tensorrt_dialect go together, and one of them is missing")
         for path in self.files:
             _check_relative(path)
         named = {f"graphs.{role}": graph.file for role, graph in self.graphs.items()}
@@ -180,6 +199,15 @@ def load_manifest(folder: Path) -> Manifest:
         return from_mapping(Manifest, data, where=str(path))
     except InputError as error:
         raise BundleError(f"{_one_line(error)}; {_AGAIN}") from error
+
+
+def require_graphs(folder: Path, manifest: Manifest) -> None:
+    """Raise BundleError for a bundle that holds nothing onnxruntime could run."""
+    if not manifest.graphs:
+        raise BundleError(
+            f"{folder}: a bundle for {manifest.target} alone, which onnxruntime cannot run; build its engines with "
+            "`parrot-export engines` where its GPU is, or export one with `parrot-export --target cpu`"
+        )
 
 
 def to_json(manifest: Manifest) -> str:

@@ -198,6 +198,7 @@ def write_bundle(folder: Path) -> Path:
         verification={"status": "skipped"},
         tools={},
         tensorrt=graphs,
+        tensorrt_dialect="tensorrt-modern",
     )
     return rewrite(folder, manifest)
 

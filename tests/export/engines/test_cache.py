@@ -288,7 +288,7 @@ def test_two_builders_at_once_take_turns(bundle, built):
 
 
 def test_a_bundle_without_graphs_for_tensorrt_says_so(bundle):
-    rewrite(bundle, load_manifest(bundle), tensorrt={})
+    rewrite(bundle, load_manifest(bundle), tensorrt={}, tensorrt_dialect=None)
     with pytest.raises(BundleError, match="no graphs for TensorRT in this bundle; export one with --target tensorrt"):
         run(bundle)
 

@@ -56,7 +56,7 @@ def test_a_gpu_nobody_builds_for(rtx, bundle):
 
 
 def test_a_bundle_for_cpus_only(bundle):
-    rewrite(bundle, load_manifest(bundle), tensorrt={})
+    rewrite(bundle, load_manifest(bundle), tensorrt={}, tensorrt_dialect=None)
     result = run(bundle, code=2)
     assert result.stderr == (
         f"parrot-export: {bundle}: no graphs for TensorRT in this bundle; export one with --target tensorrt\n"
