@@ -55,6 +55,11 @@ class Plan:
     embedding: Dtype
 
     @property
+    def rounds_activations(self) -> bool:
+        """Whether what enters products is rounded, by scales that must be known when the graphs are written."""
+        return any(component.activations for component in self.components.values())
+
+    @property
     def kv_dtype(self) -> Dtype:
         """The KV cache holds what the decoder computes."""
         return self.components["decoder"].compute

@@ -1,14 +1,16 @@
 """How large the inputs of products get: a plain pass over samples, through float32 graphs on onnxruntime."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from parrot_export.author import Authored
+from parrot_export.reference import Reference
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import ParrotError
+from parrot_runtime.manifest import Graph
 
 
 def collect_ranges(
@@ -32,6 +34,41 @@ def collect_ranges(
                 peaks[value] = max(peaks[value], float(peak))
         ranges |= {module: peaks[value] for module, value in modules.items()}
     return ranges
+
+
+def sample_ranges(folder: Path, exact: Authored, reference: Reference) -> dict[str, float]:
+    """``collect_ranges`` of ``exact``, float32 graphs of the classic dialect, on the samples and torch's answers.
+
+    The graphs and their weights are written below ``folder``.
+    """
+    for file in exact.files:
+        file.write(folder)
+    exact.save_graphs(folder)
+    return collect_ranges(
+        folder, exact, {role: list(_feeds(role, exact.graphs[role], reference)) for role in exact.graphs}
+    )
+
+
+def _feeds(role: str, graph: Graph, reference: Reference) -> Iterator[dict[str, np.ndarray]]:
+    """A role's inputs for each sample: to the decoder, the prompt and the answer at once."""
+    for question, expected in zip(reference.questions, reference.answers, strict=True):
+        if role == "encoder":
+            yield {"pixel_values": question.pixels}
+        elif role == "experts":
+            text = expected.text[None]
+            mask = np.ones(text.shape[:2], np.bool_)
+            yield {"image_features": expected.features, "text_embeds": text, "text_mask": mask}
+        else:
+            embeds = np.concatenate([expected.embeds, expected.words[:-1]])[None]
+            feed = {
+                tensor.name: np.zeros(
+                    [{"batch": 1, "past_len": 0}.get(axis, axis) for axis in tensor.axes], tensor.dtype
+                )
+                for tensor in graph.inputs
+                if tensor.name.startswith("past_key_values.")
+            }
+            ones = np.ones(embeds.shape[:2], np.int64)
+            yield feed | {"inputs_embeds": embeds, "attention_mask": ones, "position_ids": ones.cumsum(axis=1) - 1}
 
 
 def _peak(value: str) -> str:
