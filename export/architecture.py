@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from parrot_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import CLIPVisionConfig, Qwen2Config
+    from transformers import PreTrainedConfig
 
     from parrot_train.model.configuration import ParrotConfig
 
@@ -23,10 +23,19 @@ HEAD = "lm_head"
 
 Shapes = dict[str, tuple[int, ...]]
 
+# Language models, by model type, that are built so without their configuration saying it.
+_QKV_BIAS = ("qwen2",)
+_QK_NORM = ("qwen3",)
+_SIGLIP = "siglip_vision_model"
+
 
 @dataclass(frozen=True)
 class Vision:
-    """A CLIP vision encoder of which the first ``layers_used`` of ``layers`` layers are computed."""
+    """A vision encoder of which the first ``layers_used`` of ``layers`` layers are computed.
+
+    ``class_token`` tells whether it has one, and ``class_token_kept`` whether that is among the features; ``pre_norm``
+    is a norm before the layers, ``patch_bias`` a bias on the product per patch.
+    """
 
     image_size: int
     patch_size: int
@@ -38,11 +47,25 @@ class Vision:
     heads: int
     activation: str
     epsilon: float
+    class_token: bool
+    class_token_kept: bool
+    pre_norm: bool
+    patch_bias: bool
+
+    @property
+    def patches(self) -> int:
+        """How many patches an image has."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def positions(self) -> int:
+        """Rows inside the encoder: one per patch, and the class token, which stands first."""
+        return self.patches + self.class_token
 
     @property
     def tokens(self) -> int:
-        """P: one per patch, and the class token, which stands first."""
-        return (self.image_size // self.patch_size) ** 2 + 1
+        """P, rows among the features: without the class token where it is dropped."""
+        return self.patches + self.class_token_kept
 
 
 @dataclass(frozen=True)
@@ -58,7 +81,11 @@ class Experts:
 
 @dataclass(frozen=True)
 class Decoder:
-    """A Qwen2 language model of width C; ``tied`` when its output layer is its word embeddings."""
+    """A Qwen or LLaMA language model of width C.
+
+    ``qkv_bias`` and ``output_bias`` tell which of the attention's products have one; with ``qk_norm`` queries and keys
+    pass an RMS norm per head before the rotary embedding; ``tied`` when the output layer is the word embeddings.
+    """
 
     width: int
     inner: int
@@ -71,6 +98,9 @@ class Decoder:
     epsilon: float
     rope_theta: float
     max_positions: int
+    qkv_bias: bool
+    output_bias: bool
+    qk_norm: bool
     tied: bool
 
 
@@ -94,11 +124,12 @@ def from_config(config: "ParrotConfig", *, where: str) -> Architecture:
         experts = Experts(
             config.num_experts, config.expert_kind, config.expert_intermediate_size, config.residual, config.alpha
         )
-    vision = _vision(config.vision_config, config.vision_layers)
+    vision = _vision(config)
     return Architecture(vision, config.projector_hidden_act, experts, _decoder(config, where))
 
 
-def _vision(config: "CLIPVisionConfig", layers_used: int) -> Vision:
+def _vision(parrot: "ParrotConfig") -> Vision:
+    config, siglip = parrot.vision_config, parrot.vision_config.model_type == _SIGLIP
     return Vision(
         image_size=config.image_size,
         patch_size=config.patch_size,
@@ -106,17 +137,25 @@ def _vision(config: "CLIPVisionConfig", layers_used: int) -> Vision:
         width=config.hidden_size,
         inner=config.intermediate_size,
         layers=config.num_hidden_layers,
-        layers_used=layers_used,
+        layers_used=parrot.vision_layers,
         heads=config.num_attention_heads,
         activation=config.hidden_act,
         epsilon=config.layer_norm_eps,
+        class_token=parrot.has_class_token,
+        class_token_kept=parrot.keeps_class_token,
+        pre_norm=not siglip,
+        patch_bias=siglip,
     )
 
 
 def _decoder(config: "ParrotConfig", where: str) -> Decoder:
     text = config.text_config
-    if text.use_sliding_window and "sliding_attention" in text.layer_types:
+    if getattr(text, "use_sliding_window", False) and "sliding_attention" in text.layer_types:
         raise InputError(f"{where}: sliding-window attention cannot be exported; expected use_sliding_window false")
+    if getattr(text, "mlp_bias", False):
+        raise InputError(f"{where}: biases inside the language model's MLP cannot be exported; expected mlp_bias false")
+    # Qwen2 has biases on queries, keys and values whatever its configuration says; the others say it, for all four.
+    every_bias = text.model_type not in _QKV_BIAS and text.attention_bias
     return Decoder(
         width=text.hidden_size,
         inner=text.intermediate_size,
@@ -129,11 +168,14 @@ def _decoder(config: "ParrotConfig", where: str) -> Decoder:
         epsilon=text.rms_norm_eps,
         rope_theta=_rope_theta(text, where),
         max_positions=text.max_position_embeddings,
+        qkv_bias=every_bias or text.model_type in _QKV_BIAS,
+        output_bias=every_bias,
+        qk_norm=text.model_type in _QK_NORM,
         tied=config.tie_word_embeddings,
     )
 
 
-def _rope_theta(text: "Qwen2Config", where: str) -> float:
+def _rope_theta(text: "PreTrainedConfig", where: str) -> float:
     """The base of the rotary embedding: ``rope_parameters`` in transformers 5, ``rope_theta`` before it."""
     parameters = getattr(text, "rope_parameters", None) or {"rope_theta": getattr(text, "rope_theta", None)}
     kind = parameters.get("rope_type", "default")
@@ -165,13 +207,14 @@ def _norm(name: str, width: int) -> Shapes:
 
 
 def _vision_shapes(vision: Vision) -> tuple[Shapes, Shapes]:
-    width, patch = vision.width, vision.patch_size
+    width, patch, embeddings = vision.width, vision.patch_size, f"{VISION}.embeddings"
     needed: Shapes = {
-        f"{VISION}.embeddings.class_embedding": (width,),
-        f"{VISION}.embeddings.patch_embedding.weight": (width, vision.channels, patch, patch),
-        f"{VISION}.embeddings.position_embedding.weight": (vision.tokens, width),
-        **_norm(f"{VISION}.pre_layrnorm", width),
+        f"{embeddings}.patch_embedding.weight": (width, vision.channels, patch, patch),
+        f"{embeddings}.position_embedding.weight": (vision.positions, width),
     }
+    needed |= {f"{embeddings}.patch_embedding.bias": (width,)} if vision.patch_bias else {}
+    needed |= {f"{embeddings}.class_embedding": (width,)} if vision.class_token else {}
+    needed |= _norm(f"{VISION}.pre_layrnorm", width) if vision.pre_norm else {}
     spare = _norm(f"{VISION}.post_layernorm", width)
     for number in range(vision.layers):
         layer = f"{VISION}.encoder.layers.{number}"
@@ -207,9 +250,11 @@ def _decoder_shapes(decoder: Decoder) -> Shapes:
     for number in range(decoder.layers):
         layer = f"{LLM}.layers.{number}"
         shapes |= {f"{layer}.input_layernorm.weight": (width,), f"{layer}.post_attention_layernorm.weight": (width,)}
-        shapes |= _linear(f"{layer}.self_attn.q_proj", queries, width)
-        shapes |= _linear(f"{layer}.self_attn.k_proj", keys, width) | _linear(f"{layer}.self_attn.v_proj", keys, width)
-        shapes |= _linear(f"{layer}.self_attn.o_proj", width, queries, bias=False)
+        for projection, outputs in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
+            shapes |= _linear(f"{layer}.self_attn.{projection}", outputs, width, bias=decoder.qkv_bias)
+        shapes |= _linear(f"{layer}.self_attn.o_proj", width, queries, bias=decoder.output_bias)
+        if decoder.qk_norm:
+            shapes |= {f"{layer}.self_attn.{norm}.weight": (decoder.head_dim,) for norm in ("q_norm", "k_norm")}
         for projection in ("gate_proj", "up_proj"):
             shapes |= _linear(f"{layer}.mlp.{projection}", inner, width, bias=False)
         shapes |= _linear(f"{layer}.mlp.down_proj", width, inner, bias=False)

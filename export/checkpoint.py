@@ -1,32 +1,37 @@
 """A checkpoint as an export sees it: configuration, architecture, recipe, and a lazy view of its tensors.
 
-Two formats are read, in one safetensors file or in shards: Parrot's own (``model_type: parrot``) and that of the
-released checkpoints (``parrot_qwen2``). Tensors go by Parrot's names in both. Nothing here loads a model.
+Three formats are read, in one safetensors file or in shards: Parrot's own (``model_type: parrot``), that of the
+released checkpoints (``parrot_qwen2``), and LLaVA-1.5 as transformers has it (``llava``), which is a Parrot without
+experts. Tensors go by Parrot's names in all of them. Nothing here loads a model.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_export.architecture import VISION, Architecture, Shapes, from_config, tensor_shapes
-from parrot_export.slabs import AGAIN, Slab, StoredTensor, read_json, read_slabs
+from parrot_export.slabs import Slab, StoredTensor, read_slabs
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe
 from parrot_runtime.manifest import TOKENIZER_NAME, PromptRecipe
 from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
 from parrot_runtime.strict import from_mapping
 from parrot_runtime.tokenizer import load_tokenizer
+from parrot_train.shards import AGAIN, read_json
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
 
 CONFIG_NAME = "config.json"
 RECIPE_NAME = "parrot_recipe.json"
-NATIVE, RELEASED = "parrot", "parrot_qwen2"
+NATIVE, RELEASED, LLAVA = "parrot", "parrot_qwen2", "llava"
+FORMATS = {NATIVE: "written by parrot-train", RELEASED: "the released checkpoints", LLAVA: "LLaVA-1.5 of transformers"}
 # Buffers that older versions of transformers saved beside the parameters, and that are computed today.
 _BUFFERS = (".rotary_emb.inv_freq", ".position_ids")
 _LISTED = 8
+# SigLIP's own numbers; as for CLIP, padding has the colour that becomes zero.
+_SIGLIP_IMAGE = ImageRecipe(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), pad_colour=(127, 127, 127))
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,10 @@ class Checkpoint:
             from parrot_train.model.released import load_released
 
             return load_released(self.folder, self.vision_tower)
+        if self.format == LLAVA:
+            from parrot_train.model.llava import load_llava
+
+            return load_llava(self.folder)
         from transformers.utils import logging
 
         from parrot_train.checkpoint import load_checkpoint
@@ -79,18 +88,19 @@ def open_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
     """
     require_folder(folder)
     kind = read_json(folder / CONFIG_NAME).get("model_type")
-    if kind not in (NATIVE, RELEASED):
-        raise InputError(
-            f"{folder / CONFIG_NAME}: model_type is {kind!r}; expected '{NATIVE}' (written by parrot-train) or "
-            f"'{RELEASED}' (the released checkpoints)"
-        )
+    if kind not in FORMATS:
+        known = ", ".join(f"'{name}' ({what})" for name, what in FORMATS.items())
+        raise InputError(f"{folder / CONFIG_NAME}: model_type is {kind!r}; expected one of {known}")
     config = _read_config(folder, kind, vision_tower)
     architecture = from_config(config, where=str(folder / CONFIG_NAME))
-    recipe = _read_recipe(folder, kind, architecture)
+    recipe = _read_recipe(folder, kind, config)
     _check_tokenizer(folder / TOKENIZER_NAME, architecture)
-    slabs = dict(read_slabs(folder))
     needed, spare = tensor_shapes(architecture)
-    tensors = _released(slabs, config, needed, folder) if kind == RELEASED else _native(slabs, needed, spare, folder)
+    if kind == NATIVE:
+        tensors = _native(dict(read_slabs(folder)), needed, spare, folder)
+    else:
+        slabs = _llava_slabs(folder) if kind == LLAVA else _released_slabs(folder, vision_tower)
+        tensors = _released(slabs, config, needed, folder)
     _check_shapes(tensors, needed, folder)
     return Checkpoint(folder, kind, config, architecture, recipe, tensors, vision_tower)
 
@@ -109,6 +119,10 @@ def _read_config(folder: Path, kind: str, vision_tower: Path | None) -> "ParrotC
             from parrot_train.model.released import released_config
 
             return released_config(folder, vision_tower)
+        if kind == LLAVA:
+            from parrot_train.model.llava import llava_config
+
+            return llava_config(folder)
         from parrot_train.model import ParrotConfig
 
         return ParrotConfig.from_pretrained(folder)
@@ -116,11 +130,12 @@ def _read_config(folder: Path, kind: str, vision_tower: Path | None) -> "ParrotC
         raise InputError(f"{folder / CONFIG_NAME}: {' '.join(str(error).split())}; {AGAIN}") from error
 
 
-def _read_recipe(folder: Path, kind: str, architecture: Architecture) -> Recipe:
-    """The recipe of ``parrot_recipe.json``. Released checkpoints have none: theirs is the paper's, at their size."""
-    path, size = folder / RECIPE_NAME, architecture.vision.image_size
-    if kind == RELEASED and not path.exists():
-        return Recipe(ImageRecipe.clip(size), PromptRecipe(SYSTEM_PROMPT), {})
+def _read_recipe(folder: Path, kind: str, config: "ParrotConfig") -> Recipe:
+    """The recipe of ``parrot_recipe.json``. Others' checkpoints have none: theirs is the paper's, for their encoder."""
+    path, size = folder / RECIPE_NAME, config.vision_config.image_size
+    if kind != NATIVE and not path.exists():
+        image = _SIGLIP_IMAGE if config.vision_config.model_type == "siglip_vision_model" else ImageRecipe.clip(size)
+        return Recipe(replace(image, size=size), PromptRecipe(SYSTEM_PROMPT), {})
     stored = read_json(path)
     image = from_mapping(ImageRecipe, stored.get("image"), where=f"{path}: image")
     prompt = from_mapping(PromptRecipe, stored.get("prompt"), where=f"{path}: prompt")
@@ -150,6 +165,25 @@ def _native(slabs: Mapping[str, Slab], needed: Shapes, spare: Shapes, folder: Pa
     faults += [f"{name} is unexpected" for name in named if name not in known and not name.endswith(_BUFFERS)]
     _refuse(faults, folder)
     return {name: StoredTensor(name, named[name].dtype, named[name].shape, (named[name],)) for name in needed}
+
+
+def _released_slabs(folder: Path, vision_tower: Path | None) -> dict[str, Slab]:
+    """What a released checkpoint stores; the vision tower from a folder of its own where it was saved without."""
+    from parrot_train.model.released import find_vision_tower, lacks_vision_tower, vision_tower_names
+
+    slabs = dict(read_slabs(folder))
+    if lacks_vision_tower(slabs):
+        tower = dict(read_slabs(find_vision_tower(folder, read_json(folder / CONFIG_NAME), vision_tower)))
+        slabs |= {name: tower[stored] for name, stored in vision_tower_names(tower).items()}
+    return slabs
+
+
+def _llava_slabs(folder: Path) -> dict[str, Slab]:
+    """What a LLaVA checkpoint stores, by the names of the released format."""
+    from parrot_train.model.llava import released_names_of
+
+    slabs = dict(read_slabs(folder))
+    return {name: slabs[stored] for name, stored in released_names_of(slabs).items()}
 
 
 def _released(

@@ -15,9 +15,8 @@ import ml_dtypes
 import numpy as np
 
 from parrot_runtime.errors import InputError
+from parrot_train.shards import AGAIN, INDEX_NAME, weight_files
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -26,7 +25,6 @@ DTYPES: dict[str, np.dtype] = {
 }
 CHUNK_BYTES = 8 << 20
 _MAX_HEADER_BYTES = 100 << 20  # the format's own limit
-AGAIN = "write the checkpoint again, or copy it again from where it came"
 
 
 @dataclass(frozen=True)
@@ -98,21 +96,11 @@ class StoredTensor:
 
 def read_slabs(folder: Path) -> Iterator[tuple[str, Slab]]:
     """Name and place of every tensor in ``folder``'s safetensors files, sharded or not. Raises InputError."""
-    if (folder / WEIGHTS_NAME).exists():
-        yield from _file_slabs(folder / WEIGHTS_NAME).items()
-        return
-    if not (folder / INDEX_NAME).exists():
-        raise InputError(f"{folder}: holds no {WEIGHTS_NAME} and no {INDEX_NAME}; save the model as safetensors")
-    weight_map = read_json(folder / INDEX_NAME).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise InputError(f"{folder / INDEX_NAME}: expected a 'weight_map' from tensors to files; {AGAIN}")
-    for file in sorted(set(weight_map.values())):
-        if Path(file).name != file:
-            raise InputError(f"{folder / INDEX_NAME}: '{file}' is not a file name inside the checkpoint; {AGAIN}")
-        slabs = _file_slabs(folder / file)
-        for name in (name for name, place in weight_map.items() if place == file):
+    for file, promised in weight_files(folder).items():
+        slabs = _file_slabs(file)
+        for name in slabs if promised is None else promised:
             if name not in slabs:
-                raise InputError(f"{folder / file}: {name} is missing, which {INDEX_NAME} promises; {AGAIN}")
+                raise InputError(f"{file}: {name} is missing, which {INDEX_NAME} promises; {AGAIN}")
             yield name, slabs[name]
 
 
@@ -148,16 +136,3 @@ def _slab(path: Path, name: str, entry: dict[str, Any], base: int, size: int) ->
     if base + last > size:
         raise ValueError(f"{name} lies beyond the end of the file, which was cut")
     return Slab(path, dtype, shape, base + first)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``. Raises InputError."""
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint folder") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); {AGAIN}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(data).__name__}; {AGAIN}")
-    return data

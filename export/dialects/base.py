@@ -33,13 +33,18 @@ class Norm:
 
 @dataclass(frozen=True)
 class SelfAttention:
-    """The input projections of one attention, by the names of their modules; ``width`` is heads times their width."""
+    """The input projections of one attention, by the names of their modules; ``width`` is heads times their width.
+
+    ``norms`` are the RMS norms of queries and keys, head by head, where the model has them.
+    """
 
     queries: str
     keys: str
     values: str
     heads: int
     width: int
+    bias: bool = True
+    norms: tuple[Norm, Norm] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,13 @@ class Dialect(GraphWriter, abc.ABC):
         self.products[module] = rows
         return self.op("Gemm", [rows, self.columns(f"{module}.weight")], {"transB": 1})
 
-    def patches(self, pixels: ir.Value, module: str, size: int) -> ir.Value:
+    def patches(self, pixels: ir.Value, module: str, size: int, *, bias: bool = False) -> ir.Value:
         """One product per patch: ``[images, channels, S, S]`` → ``[images, patches, width]``."""
         strides = {"kernel_shape": [size, size], "strides": [size, size]}
-        grid = self.op("Conv", [pixels, self.kernel(f"{module}.weight")], strides)
+        inputs = [pixels, self.kernel(f"{module}.weight")]
+        if bias:
+            inputs.append(self.cast(self.vector(f"{module}.bias"), inputs[1].dtype))
+        grid = self.op("Conv", inputs, strides)
         return self.transpose(self.op("Reshape", [grid, self.integers(0, 0, -1)]), 0, 2, 1)
 
     def layer_norm(self, rows: ir.Value, norm: Norm) -> ir.Value:
@@ -187,6 +195,14 @@ class Dialect(GraphWriter, abc.ABC):
     def row(self, value: ir.Value, number: int) -> ir.Value:
         """``[batch, rows, width]`` → ``[batch, 1, width]``, row ``number``."""
         return self.op("Gather", [value, self.integers(number)], {"axis": 1})
+
+    def mean_row(self, value: ir.Value) -> ir.Value:
+        """``[batch, rows, width]`` → ``[batch, 1, width]``, the mean of the rows."""
+        return self.op("ReduceMean", [value, self.integers(1)], {"keepdims": 1})
+
+    def rows_after(self, value: ir.Value, count: int) -> ir.Value:
+        """``[batch, rows, width]`` without its first ``count`` rows."""
+        return self.op("Slice", [value, self.integers(count), self.integers(2**31 - 1), self.integers(1)])
 
     def rows_before(self, value: ir.Value, count: int) -> ir.Value:
         """``[batch, rows, width]`` with ``count`` rows of zeros put before."""

@@ -54,7 +54,7 @@ class OrtDialect(Dialect):
         projected = []
         for name, module in (("q_proj", of.queries), ("k_proj", of.keys), ("v_proj", of.values)):
             with self.scope(name):
-                projected.append(self.reshape(self.linear(rows, module), -1, sequence, of.width))
+                projected.append(self.reshape(self.linear(rows, module, bias=of.bias), -1, sequence, of.width))
         mixed = self.op("MultiHeadAttention", projected, {"num_heads": of.heads}, domain=MICROSOFT)
         return self.reshape(mixed, -1, of.width)
 
@@ -78,17 +78,32 @@ class OrtDialect(Dialect):
     def cached_attention(self, rows: ir.Value, of: SelfAttention, cache: KVCache, layer: int) -> ir.Value:
         decoder = cache.decoder
         with self.scope("qkv"):
-            # One product: GroupQueryAttention takes queries, keys and values side by side.
-            packed = self._sequences(self.linear(rows, of.queries, of.keys, of.values), cache)
+            if of.norms:
+                projected = self._normed_projections(rows, of, cache)
+            else:
+                # One product: GroupQueryAttention takes queries, keys and values side by side.
+                packed = self.linear(rows, of.queries, of.keys, of.values, bias=of.bias)
+                projected = [self._sequences(packed, cache), None, None]
         mixed, *present = self.ops(
             "GroupQueryAttention",
-            [packed, None, None, *cache.past[layer], *cache.controls],
+            [*projected, *cache.past[layer], *cache.controls],
             {"num_heads": decoder.heads, "kv_num_heads": decoder.kv_heads, "do_rotary": 1},
             outputs=(0, 1, 2),
             domain=MICROSOFT,
         )
         cache.present.append(tuple(present))
         return self.reshape(mixed, -1, of.width)
+
+    def _normed_projections(self, rows: ir.Value, of: SelfAttention, cache: KVCache) -> list[ir.Value]:
+        """Queries, keys and values ``[batch, seq, width]``; before any rotation, the first two pass their norms."""
+        decoder = cache.decoder
+        packed = self._sequences(self.linear(rows, of.queries, of.keys, of.values, bias=of.bias), cache)
+        widths = [count * decoder.head_dim for count in (decoder.heads, decoder.kv_heads, decoder.kv_heads)]
+        parts = self.ops("Split", [packed, self.integers(*widths)], {"axis": 2}, outputs=(0, 1, 2))
+        for number, norm in enumerate(of.norms):
+            heads = self.rms_norm(self.reshape(parts[number], 0, 0, -1, decoder.head_dim), norm)
+            parts[number] = self.reshape(heads, 0, 0, widths[number])
+        return parts
 
     def last_positions(self, cache: KVCache, *rows: ir.Value) -> list[ir.Value]:
         # The past is what the longest sequence has beyond this call; a row's last valid token lies seqlens_k - past

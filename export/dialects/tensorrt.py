@@ -92,8 +92,9 @@ class TensorRTDialect(QuantisedDialect):
         operands = [self.operand(rows, module), self.weight_columns(f"{module}.weight")]
         return self.cast(self.op("Gemm", operands, {"transB": 1}), self.compute)
 
-    def patches(self, pixels: ir.Value, module: str, size: int) -> ir.Value:
-        return self.cast(super().patches(self.cast(pixels, self._convolving), module, size), self.compute)
+    def patches(self, pixels: ir.Value, module: str, size: int, *, bias: bool = False) -> ir.Value:
+        narrow = self.cast(pixels, self._convolving)
+        return self.cast(super().patches(narrow, module, size, bias=bias), self.compute)
 
     def kernel(self, name: str) -> ir.Value:
         return self.cast(super().kernel(name), self._convolving)
@@ -122,7 +123,7 @@ class TensorRTDialect(QuantisedDialect):
         heads = []
         for name, module in (("q_proj", of.queries), ("k_proj", of.keys), ("v_proj", of.values)):
             with self.scope(name):
-                projected = self.narrow_linear(rows, module)
+                projected = self.narrow_linear(rows, module, bias=of.bias)
                 apart = self.reshape(projected, -1, sequence, of.heads, of.width // of.heads)
                 heads.append(self.transpose(apart, 0, 2, 1, 3))
         mixed = self.softmax_attention(*heads, None, Heads(of.heads, of.heads, of.width // of.heads))
@@ -159,16 +160,25 @@ class TensorRTDialect(QuantisedDialect):
         return self.op("Reshape", [mixed, self.integers(0, heads.count, -1, heads.width)])
 
     def query_key_value(self, rows: ir.Value, of: SelfAttention, cache: KVCache) -> list[ir.Value]:
-        """Queries, keys and values of a call, ``[batch, heads, seq, D]`` each, by one product."""
+        """Queries, keys and values of a call, ``[batch, heads, seq, D]`` each, by one product.
+
+        The norms of queries and keys stand before any rotation, which is what comes next.
+        """
         decoder = cache.decoder
         counts = decoder.heads, decoder.kv_heads, decoder.kv_heads
         with self.scope("qkv"):
-            packed = self.sequences(self.narrow_linear(rows, of.queries, of.keys, of.values), cache)
+            packed = self.sequences(self.narrow_linear(rows, of.queries, of.keys, of.values, bias=of.bias), cache)
             sizes = self.integers(*(count * decoder.head_dim for count in counts))
             parts = self.ops("Split", [packed, sizes], {"axis": 2}, outputs=(0, 1, 2))
             shapes = (self.integers(0, 0, count, decoder.head_dim) for count in counts)
             apart = (self.op("Reshape", list(pair)) for pair in zip(parts, shapes, strict=True))
-            return [self.transpose(part, 0, 2, 1, 3) for part in apart]
+            norms = (*of.norms, None) if of.norms else (None, None, None)
+            normed = (self._head_norm(*pair) for pair in zip(apart, norms, strict=True))
+            return [self.transpose(part, 0, 2, 1, 3) for part in normed]
+
+    def _head_norm(self, value: ir.Value, norm: Norm | None) -> ir.Value:
+        """The RMS norm over the last axis, in float32; ``value`` itself without one."""
+        return self.cast(self.rms_norm(self.cast(value, self.compute), norm), value.dtype) if norm else value
 
     def past(self, decoder: Decoder, axes: Sequence[str | int]) -> tuple[tuple[ir.Value, ir.Value], ...]:
         """The graph inputs of the cache, key and value of each layer, in the type of the products."""

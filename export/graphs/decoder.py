@@ -13,7 +13,7 @@ ROOT = "/llm"
 
 
 def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
-    """Qwen2: pre-norm layers of grouped-query attention and SwiGLU, for at most ``max_len`` positions."""
+    """Qwen and LLaMA: pre-norm layers of grouped-query attention and SwiGLU, for at most ``max_len`` positions."""
     decoder = model.decoder
     embeds = ops.input("inputs_embeds", ("batch", "seq", decoder.width))
     cache = ops.kv_cache(embeds, decoder, max_len)
@@ -23,14 +23,12 @@ def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
         name, last = f"{LLM}.layers.{number}", number + 1 == decoder.layers
         with ops.scope(f"layers.{number}"):
             with ops.scope("attn"):
-                parts = (f"{name}.self_attn.{part}" for part in ("q_proj", "k_proj", "v_proj"))
-                projections = SelfAttention(*parts, decoder.heads, decoder.heads * decoder.head_dim)
-                mixed = ops.cached_attention(normed, projections, cache, number)
+                mixed = ops.cached_attention(normed, _projections(name, decoder), cache, number)
                 if last:
                     # Only the last position is asked for, and nothing after the last attention looks at another.
                     mixed, rows = ops.last_positions(cache, mixed, rows)
                 with ops.scope("o_proj"):
-                    update = ops.linear(mixed, f"{name}.self_attn.o_proj", bias=False)
+                    update = ops.linear(mixed, f"{name}.self_attn.o_proj", bias=decoder.output_bias)
             rows, normed = ops.rms_norm_sum(rows, update, Norm(f"{name}.post_attention_layernorm", decoder.epsilon))
             update = _mlp(ops, normed, name, decoder)
             following = f"{LLM}.norm" if last else f"{LLM}.layers.{number + 1}.input_layernorm"
@@ -39,6 +37,14 @@ def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
         logits = ops.linear(normed, EMBEDDING if decoder.tied else HEAD, bias=False)
     ops.output("logits", logits, ("batch", decoder.vocabulary), "float32")
     ops.output_cache(cache)
+
+
+def _projections(name: str, decoder: Decoder) -> SelfAttention:
+    """Layer ``name``'s queries, keys and values, with their norms where the model has them."""
+    parts = (f"{name}.self_attn.{part}" for part in ("q_proj", "k_proj", "v_proj"))
+    norms = tuple(Norm(f"{name}.self_attn.{norm}", decoder.epsilon) for norm in ("q_norm", "k_norm"))
+    width = decoder.heads * decoder.head_dim
+    return SelfAttention(*parts, decoder.heads, width, decoder.qkv_bias, norms if decoder.qk_norm else None)
 
 
 def _mlp(ops: Dialect, rows: ir.Value, name: str, decoder: Decoder) -> ir.Value:

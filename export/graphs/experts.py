@@ -23,7 +23,8 @@ def write_experts(ops: Dialect, model: Architecture) -> None:
     text = ops.input("text_embeds", ("batch", "text", width))
     mask = ops.input("text_mask", ("batch", "text"), "bool")
     with ops.scope("router"):
-        routing = _route(ops, features, text, mask, width)
+        query = ops.row(features, 0) if model.vision.class_token_kept else ops.mean_row(features)
+        routing = _route(ops, query, text, mask, width)
     with ops.scope("experts"):
         rows = ops.reshape(features, -1, width)
         hidden = _hidden(ops, rows, experts)
@@ -39,12 +40,13 @@ def write_experts(ops: Dialect, model: Architecture) -> None:
     ops.output("routing", routing, ("batch", experts.count), "float32")
 
 
-def _route(ops: Dialect, features: ir.Value, text: ir.Value, mask: ir.Value, width: int) -> ir.Value:
-    """h = softmax(H_cls · Tᵀ / √C) · T and P = softmax(W_r h): float32 ``[batch, E]``.
+def _route(ops: Dialect, query: ir.Value, text: ir.Value, mask: ir.Value, width: int) -> ir.Value:
+    """h = softmax(query · Tᵀ / √C) · T and P = softmax(W_r h): float32 ``[batch, E]``.
 
+    The query is the class token, or the mean of the patches in a model without: ``[batch, 1, C]``.
     Without any text h is zero and the routing uniform, as in the model.
     """
-    scores = ops.matmul(ops.row(features, 0), ops.transpose(text, 0, 2, 1))
+    scores = ops.matmul(query, ops.transpose(text, 0, 2, 1))
     scores = ops.scale(ops.cast(scores, ir.DataType.FLOAT), 1 / math.sqrt(width))
     attention = ops.masked_softmax(scores, ops.op("Unsqueeze", [mask, ops.integers(1)]))
     guide = ops.matmul(ops.cast(attention, text.dtype), text)

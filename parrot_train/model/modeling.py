@@ -5,18 +5,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel, initialization
+from transformers import GenerationMixin, LlamaModel, PreTrainedModel, Qwen2Model, Qwen3Model, initialization
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
-from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 from transformers.utils import can_return_tuple
 
 from .configuration import ParrotConfig
 from .generation import ParrotGeneration
 from .moe import ExpertInput, ExpertOutput, TextGuidedMoE
-from .vision import ParrotProjector, ParrotVisionTower
+from .vision import VISION_TOWERS, ParrotProjector
 
 IGNORED = -100
+LANGUAGE_CLASSES = {"qwen2": Qwen2Model, "qwen3": Qwen3Model, "llama": LlamaModel}
 
 
 @dataclass
@@ -52,7 +52,15 @@ class ParrotPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["CLIPEncoderLayer", "Qwen2DecoderLayer", "TextGuidedMoE"]  # noqa: RUF012
+    _no_split_modules = [  # noqa: RUF012
+        "CLIPEncoderLayer",
+        "ChineseCLIPVisionLayer",
+        "SiglipEncoderLayer",
+        "Qwen2DecoderLayer",
+        "Qwen3DecoderLayer",
+        "LlamaDecoderLayer",
+        "TextGuidedMoE",
+    ]
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -69,14 +77,15 @@ class ParrotPreTrainedModel(PreTrainedModel):
 
 
 class ParrotModel(ParrotPreTrainedModel):
-    """CLIP → projector → text-guided experts → Qwen2, without the output layer."""
+    """Vision encoder → projector → text-guided experts → language model, without the output layer."""
 
     def __init__(self, config: ParrotConfig):
         super().__init__(config)
-        self.vision_tower = ParrotVisionTower(config.vision_config, config.vision_layers)
+        tower = VISION_TOWERS[config.vision_config.model_type]
+        self.vision_tower = tower(config.vision_config, config.vision_layers)
         self.multi_modal_projector = ParrotProjector(config)
         self.moe = TextGuidedMoE(config) if config.num_experts else None
-        self.language_model = Qwen2Model(config.text_config)
+        self.language_model = LANGUAGE_CLASSES[config.text_config.model_type](config.text_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -86,11 +95,12 @@ class ParrotModel(ParrotPreTrainedModel):
         self.language_model.embed_tokens = value
 
     def get_vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the projector sees: ``[N, 3, S, S]`` → ``[N, P, vision width]``, class token first."""
-        return self.vision_tower(pixel_values)
+        """What the projector sees: ``[N, 3, S, S]`` → ``[N, P, vision width]``, the class token first if it is kept."""
+        features = self.vision_tower(pixel_values)
+        return features[:, 1:] if self.config.has_class_token and not self.config.keeps_class_token else features
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """H, the projected features: ``[N, 3, S, S]`` → ``[N, P, C]``, class token first. Independent of any prompt."""
+        """H, the projected features: ``[N, 3, S, S]`` → ``[N, P, C]``, rows as before. Independent of any prompt."""
         return self.multi_modal_projector(self.get_vision_features(pixel_values))
 
     def mix(

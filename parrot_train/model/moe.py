@@ -1,6 +1,7 @@
 """The text-guided mixture of language experts (paper, §3.3, Eq. 2–5).
 
-    h  = softmax(H_cls · Tᵀ / √C) · T     Eq. 2: the class token asks the prompt's word embeddings
+    h  = softmax(H_cls · Tᵀ / √C) · T     Eq. 2: the class token asks the prompt's word embeddings; where there is
+                                          none (SigLIP, LLaVA), the mean of the patches
     P  = softmax(W_r h)                   Eq. 3
     M  = Σᵢ P[i] · Eᵢ(H)                  Eq. 4: dense, every expert is computed
     G  = H + α·M                          Eq. 5 ("paper")   |   M + α·H  ("released")
@@ -94,11 +95,12 @@ class TextGuidedMoE(nn.Module):
     def __init__(self, config: ParrotConfig):
         super().__init__()
         self.residual, self.alpha = config.residual, config.alpha
+        self.class_token = config.keeps_class_token
         self.router = nn.Linear(config.text_config.hidden_size, config.num_experts, bias=False)
         self.experts = EXPERTS[config.expert_kind](config)
 
     def route(self, query: torch.Tensor, text_embeds: torch.Tensor, text_mask: torch.Tensor) -> torch.Tensor:
-        """P of Eq. 2–3: class tokens ``[N, C]``, words ``[N, T, C]``, mask bool ``[N, T]`` → float32 ``[N, E]``."""
+        """P of Eq. 2–3: queries ``[N, C]``, words ``[N, T, C]``, mask bool ``[N, T]`` → float32 ``[N, E]``."""
         text_embeds = text_embeds.to(query.dtype)
         scores = torch.einsum("nc,ntc->nt", query, text_embeds).float() / math.sqrt(query.shape[-1])
         # The lowest finite number and not -inf: a row without any text must not become NaN, in its gradient either.
@@ -113,14 +115,15 @@ class TextGuidedMoE(nn.Module):
         """Mix the experts for N images, each with its own prompt.
 
         Args:
-            image_features: ``[N, P, C]``, after the projector; row 0 of P is the class token.
+            image_features: ``[N, P, C]``, after the projector; row 0 of P is the class token if it is kept.
             text_embeds: ``[N, T, C]``, word embeddings of each image's prompt.
             text_mask: bool ``[N, T]``, True where ``text_embeds`` is the prompt's text.
 
         Returns:
             visual tokens ``[N, P, C]`` in the dtype of ``image_features``, and the routing P, float32 ``[N, E]``.
         """
-        routing = self.route(image_features[:, 0], text_embeds, text_mask)
+        query = image_features[:, 0] if self.class_token else image_features.mean(dim=1)
+        routing = self.route(query, text_embeds, text_mask)
         mixed = self.experts(image_features, routing)
         if self.residual == "paper":
             return image_features + self.alpha * mixed, routing

@@ -6,7 +6,6 @@ as the vision tower's last layers, which Parrot does not have.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -15,9 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import CLIPVisionConfig, Qwen2Config
+from transformers import Qwen2Config
 
 from parrot_runtime.errors import InputError
+from parrot_train.shards import read_json, weight_files
 
 from .configuration import ParrotConfig
 from .modeling import ParrotForConditionalGeneration
@@ -40,19 +40,9 @@ _TEXT_FIELDS -= {"architectures", "transformers_version"}
 def read_config(folder: Path) -> dict[str, Any]:
     """The released ``config.json``. Raises InputError when it is missing or of another model type."""
     path = folder / "config.json"
-    stored = _read_json(path)
+    stored = read_json(path)
     if stored.get("model_type") != MODEL_TYPE:
         raise InputError(f"{path}: model_type is {stored.get('model_type')!r}; expected '{MODEL_TYPE}'")
-    return stored
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give the folder of a released checkpoint") from error
-    if not isinstance(stored, dict):
-        raise InputError(f"{path}: expected a JSON object; give the folder of a released checkpoint")
     return stored
 
 
@@ -78,7 +68,7 @@ def find_vision_tower(folder: Path, stored: Mapping[str, Any], vision_tower: Pat
 def released_config(folder: Path, vision_tower: Path | str | None = None) -> ParrotConfig:
     """The checkpoint's configuration in Parrot's terms. Raises InputError for a setting Parrot does not have."""
     stored, where = read_config(folder), folder / "config.json"
-    tower = _read_json(find_vision_tower(folder, stored, vision_tower) / "config.json")
+    tower = read_json(find_vision_tower(folder, stored, vision_tower) / "config.json")
     text = Qwen2Config(**{name: value for name, value in stored.items() if name in _TEXT_FIELDS})
     for name, value in (_FIXED | {"moe_hidden_size": text.hidden_size}).items():
         if stored.get(name, value) != value:
@@ -91,7 +81,7 @@ def released_config(folder: Path, vision_tower: Path | str | None = None) -> Par
             f"{where}: moe_weight is missing; add the weight of the residual that the model was trained with"
         )
     return ParrotConfig(
-        vision_config=CLIPVisionConfig(**tower.get("vision_config", tower)),
+        vision_config=_vision_config(tower),
         text_config=text,
         vision_feature_layer=stored.get("mm_vision_select_layer", -2),
         num_experts=experts,
@@ -102,6 +92,12 @@ def released_config(folder: Path, vision_tower: Path | str | None = None) -> Par
         alpha=float(stored["moe_weight"]) if residual else 0.0,
         tie_word_embeddings=bool(stored.get("tie_word_embeddings", False)),
     )
+
+
+def _vision_config(tower: Mapping[str, Any]) -> dict[str, Any]:
+    """The vision side of a tower's ``config.json``, which may be that of a whole model with its text side."""
+    kind = str(tower.get("model_type", "clip")).removesuffix("_vision_model")
+    return tower.get("vision_config", tower) | {"model_type": f"{kind}_vision_model"}
 
 
 def released_names(config: ParrotConfig, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -132,7 +128,7 @@ def is_unused(config: ParrotConfig, stored: str) -> bool:
     rest = stored.removeprefix(VISION_PREFIX)
     layer = re.match(r"encoder\.layers\.(\d+)\.", rest)
     late = layer is not None and config.vision_layers <= int(layer[1]) < config.vision_config.num_hidden_layers
-    return rest != stored and (rest.startswith("post_layernorm.") or late)
+    return rest != stored and (rest.startswith(("post_layernorm.", "head.")) or late)
 
 
 def check_names(
@@ -146,7 +142,7 @@ def check_names(
     if missing or unexpected:
         parts = [f"missing: {', '.join(missing)}"] * bool(missing)
         parts += [f"unexpected: {', '.join(unexpected)}"] * bool(unexpected)
-        raise InputError(f"{where}: the tensors are not those of a released Parrot; {'; '.join(parts)}")
+        raise InputError(f"{where}: the tensors are not those of the model in its config.json; {'; '.join(parts)}")
 
 
 def stored_tensors(folder: Path, tower: Path) -> dict[str, tuple[Path, str]]:
@@ -155,22 +151,29 @@ def stored_tensors(folder: Path, tower: Path) -> dict[str, tuple[Path, str]]:
     A checkpoint saved without its frozen vision tower takes it from the folder ``tower``. Raises InputError for a
     folder without safetensors files, or a file that is none.
     """
-    found = _tensors(folder)
-    if not any(name.startswith(VISION_PREFIX) for name in found):
-        for name, place in _tensors(tower).items():
-            # A folder of the whole CLIP has the text side too; transformers leaves the prefix out in some releases.
-            rest = name.removeprefix("vision_model.")
-            if rest.split(".")[0] in _VISION_PARTS:
-                found[VISION_PREFIX + rest] = place
+    found = tensor_places(folder)
+    if lacks_vision_tower(found):
+        places = tensor_places(tower)
+        found |= {name: places[stored] for name, stored in vision_tower_names(places).items()}
     return found
 
 
-def _tensors(folder: Path) -> dict[str, tuple[Path, str]]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise InputError(f"{folder}: there is no .safetensors file; give the folder of a released checkpoint")
+def lacks_vision_tower(names: Iterable[str]) -> bool:
+    """Whether a checkpoint of tensors ``names`` was saved without its frozen vision tower."""
+    return not any(name.startswith(VISION_PREFIX) for name in names)
+
+
+def vision_tower_names(names: Iterable[str]) -> dict[str, str]:
+    """Of the tensors ``names`` of a CLIP folder, those of the vision side, by their names in the released format."""
+    # A folder of the whole CLIP has the text side too; transformers leaves the prefix out in some releases.
+    rests = {name: name.removeprefix("vision_model.") for name in names}
+    return {VISION_PREFIX + rest: name for name, rest in rests.items() if rest.split(".")[0] in _VISION_PARTS}
+
+
+def tensor_places(folder: Path) -> dict[str, tuple[Path, str]]:
+    """File and name of every tensor in ``folder``, sharded or not, by its name. Raises InputError."""
     found = {}
-    for file in files:
+    for file in weight_files(folder):
         try:
             with safe_open(file, "pt") as opened:
                 found |= {name: (file, name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
@@ -189,12 +192,22 @@ def load_released(
     """
     folder = Path(folder)
     config = released_config(folder, vision_tower)
+    places = stored_tensors(folder, find_vision_tower(folder, read_config(folder), vision_tower))
+    return load_tensors(config, places, str(folder), dtype)
+
+
+def load_tensors(
+    config: ParrotConfig, places: Mapping[str, tuple[Path, str]], where: str, dtype: torch.dtype
+) -> ParrotForConditionalGeneration:
+    """The model of ``config`` with the tensors at ``places``, given by their names in the released format.
+
+    Raises InputError for missing or unexpected tensors or shapes, all of them listed; ``where`` names the checkpoint.
+    """
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in ParrotForConditionalGeneration(config).named_parameters()}
     wanted = released_names(config, shapes)
-    places = stored_tensors(folder, find_vision_tower(folder, read_config(folder), vision_tower))
-    check_names(config, wanted, places, str(folder))
-    weights = _read_weights(wanted, places, shapes, dtype, str(folder))
+    check_names(config, wanted, places, where)
+    weights = _read_weights(wanted, places, shapes, dtype, where)
     model = ParrotForConditionalGeneration.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
     return model.eval()
 

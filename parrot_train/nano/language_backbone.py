@@ -5,29 +5,81 @@ about scenes told in words (`parrot_train.nano.text`), in equal shares of the si
 """
 
 import math
+import random
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
-from parrot_train.nano.text import documents
+from parrot_runtime.errors import ParrotError
+from parrot_runtime.languages import CODES
+from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder, Turn
+from parrot_train.attention import use_short_attention
+from parrot_train.nano.drills import LEVELS, Drills
+from parrot_train.nano.grammar import GRAMMARS
+from parrot_train.nano.language_batches import Batch, Encoded, batches, encode_documents
+from parrot_train.nano.questions import sample_question
+from parrot_train.nano.scenes import scenes
+from parrot_train.nano.text import CHATTING, EXAMINING, READING, Mix, description, documents
 
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # How Qwen's tokenizers cut text before the merges: contractions, words, single digits, punctuation, line ends, spaces.
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# Scenes at random cannot be foreseen, so what is read rather than answered teaches little per token: one such token in
-# ten is predicted, at half an answer token's weight, which also spares nine tenths of the output projection.
-CONTEXT_SHARE, CONTEXT_WEIGHT = 0.1, 0.5
+# Beside the main thing of a phase: conversations per step on text while drilling, drills per step while reading, and
+# after how many steps.
+TEXT_BATCH, DRILL_BATCH, TEXT_EVERY, REVIEW_EVERY = 16, 64, 3, 6
+# A level of drills is mastered when nine letters in ten are right over twenty batches.
+MASTERED, MASTERED_STEPS = 0.9, 20
+HELD_OUT = 240
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates: Muon's for the matrices of the layers, AdamW's for the rest (for all where there is no Muon)."""
+
+    adamw: float
+    muon: float | None
+    warmup: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A phase on text: batches of ``batch`` of so many documents, at rates that fall to a hundredth.
+
+    length_power: how an answer's tokens weigh by its length, see ``answer_weights``.
+    reviewed: levels of drills of which one, in turn, follows every sixth step.
+    """
+
+    text: Mix
+    documents: int
+    batch: int
+    steps: int
+    rates: Rates
+    length_power: float = 0.0
+    reviewed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drilling:
+    """A phase on drills: each level until it is mastered, with a step on text after every third, lest it be forgotten.
+
+    A level that is not mastered within ``longest`` steps stops the pretraining.
+    """
+
+    text: Mix
+    documents: int
+    levels: tuple[int, ...]
+    rates: Rates
+    batch: int = DRILL_BATCH
+    longest: int = 2_000
 
 
 @dataclass(frozen=True)
@@ -40,12 +92,14 @@ class LanguageRecipe:
     layers: int = 5
     heads: int = 4
     kv_heads: int = 2
+    positions: int = 1024
     tokenizer_documents: int = 6_000
-    documents: int = 100_000
-    steps: int = 4_500
-    batch: int = 16
-    learning_rate: float = 2e-3
-    warmup: int = 300
+    phases: tuple[Reading | Drilling, ...] = (
+        Reading(READING, 100_000, 16, 4_500, Rates(2e-3, None, 300)),
+        Drilling(CHATTING, 6_000, tuple(range(LEVELS)), Rates(1e-3, 0.01, 30)),
+        Reading(EXAMINING, 40_000, 32, 1_200, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 9, 10)),
+        Reading(CHATTING, 120_000, 32, 3_600, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 9, 10)),
+    )
     seed: int = 1
 
 
@@ -65,7 +119,7 @@ def train_tokenizer(recipe: LanguageRecipe) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    source = islice(documents(seed=f"{recipe.seed}/tokenizer"), recipe.tokenizer_documents)
+    source = islice(documents(READING, seed=f"{recipe.seed}/tokenizer"), recipe.tokenizer_documents)
     texts = [SYSTEM_PROMPT, "system\n", "user\n", "assistant\n"] * 1000
     texts += [turn.text for turns in source for turn in turns]
     tokenizer.train_from_iterator(texts, trainer)
@@ -82,7 +136,7 @@ def model_config(recipe: LanguageRecipe, tokenizer: Tokenizer) -> Qwen2Config:
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.kv_heads,
-        max_position_embeddings=2048,
+        max_position_embeddings=recipe.positions,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.token_to_id("<|im_end|>"),
@@ -90,92 +144,130 @@ def model_config(recipe: LanguageRecipe, tokenizer: Tokenizer) -> Qwen2Config:
     )
 
 
-def _encode_part(tokenizer_json: str, seed: str, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    encoder = PromptEncoder(Tokenizer.from_str(tokenizer_json))
-    encoded = (encoder.encode(turns, image_tokens=0) for turns in islice(documents(seed=seed), count))
-    return [(each.input_ids.astype(np.int16), each.labels_mask) for each in encoded]
+def predictions(model: Qwen2ForCausalLM, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits ``[P, V]`` float32 and targets ``[P]`` of a batch's predicted positions."""
+    hidden = model.model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state.flatten(0, 1)
+    return model.lm_head(hidden[batch.predicted - 1]).float(), batch.ids.view(-1)[batch.predicted]
 
 
-def encode_documents(recipe: LanguageRecipe, tokenizer: Tokenizer, *, workers: int) -> list:
-    """``recipe.documents`` conversations as (int16 ids, bool supervised) pairs; the same for any number of workers."""
-    part = 2_000
-    seeds = [f"{recipe.seed}/{i}" for i in range(math.ceil(recipe.documents / part))]
-    text = tokenizer.to_str()
-    with ProcessPoolExecutor(workers) as pool:
-        parts = pool.map(_encode_part, [text] * len(seeds), seeds, [part] * len(seeds))
-        return [document for encoded in parts for document in encoded][: recipe.documents]
+class Learner:
+    """Takes optimizer steps at the rates of a phase, and tells of them now and then."""
+
+    def __init__(self, model: Qwen2ForCausalLM, rates: Rates, report: Callable[[str], None]) -> None:
+        self.steps, self._model, self._warmup, self._report = 0, model, rates.warmup, report
+        self._optimizers = optimizers(model, rates)
+        self._rates = [[group["lr"] for group in each.param_groups] for each in self._optimizers]
+        self._started = time.monotonic()
+
+    def step(self, batch: Batch, scale: float = 1.0) -> float:
+        """One step at ``scale`` times the learning rates; the share of answer tokens predicted right before it."""
+        scale *= min(1.0, (self.steps + 1) / self._warmup)
+        for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, targets = predictions(self._model, batch)
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        loss = (losses * batch.weights).sum() / batch.weights.sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self._model.zero_grad()
+        self.steps += 1
+        right = (logits.argmax(-1) == targets)[batch.answers].float().mean().item()
+        if self.steps % 50 == 0:
+            took = time.monotonic() - self._started
+            self._report(f"llm step {self.steps} loss {loss.item():.3f} answer tokens right {right:.3f} {took:.0f} s")
+        return right
 
 
-def batches(encoded: list, recipe: LanguageRecipe, pad_id: int) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Endless batches of similar length: ids ``[B, T]`` int64, mask ``[B, T]`` bool, weights ``[B, T]`` float32."""
-    random_ = np.random.default_rng(recipe.seed)
-    while True:
-        order = random_.permutation(len(encoded))
-        chunk = min(recipe.batch * 32, len(order))
-        for start in range(0, len(order) - chunk + 1, chunk):
-            group = sorted(order[start : start + chunk], key=lambda i: len(encoded[i][0]))
-            starts = random_.permutation(len(group) // recipe.batch) * recipe.batch
-            for first in starts:
-                rows = [encoded[i] for i in group[first : first + recipe.batch]]
-                # In steps of 16: for every new shape the CPU kernels are compiled anew, and kept.
-                length = -(-max(len(ids) for ids, _ in rows) // 16) * 16
-                ids = np.full((len(rows), length), pad_id, np.int64)
-                weights = np.zeros((len(rows), length), np.float32)
-                mask = np.zeros((len(rows), length), np.bool_)
-                for row, (tokens, supervised) in enumerate(rows):
-                    ids[row, : len(tokens)] = tokens
-                    context = np.where(random_.random(len(tokens)) < CONTEXT_SHARE, CONTEXT_WEIGHT, 0.0)
-                    weights[row, : len(tokens)] = np.where(supervised, 1.0, context)
-                    mask[row, : len(tokens)] = True
-                yield torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(weights)
+def optimizers(model: Qwen2ForCausalLM, rates: Rates) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the vectors; without Muon, AdamW for all.
 
-
-def weighted_loss(model: Qwen2ForCausalLM, ids: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor) -> tuple:
-    """Mean next-token loss under ``weights``, and the share of supervised tokens that are predicted right."""
-    hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state[:, :-1]
-    targets, weights = ids[:, 1:], weights[:, 1:]
-    chosen = weights > 0
-    logits = model.lm_head(hidden[chosen]).float()
-    targets, weights = targets[chosen], weights[chosen]
-    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    right = (logits.argmax(-1) == targets)[weights == 1.0].float().mean()
-    return (losses * weights).sum() / weights.sum(), right
+    AdamW alone did not find the letters of options in an hour; Muon finds them in the drills within a few hundred
+    steps (docs/nano.md).
+    """
+    muon = {name for name, p in model.named_parameters() if rates.muon and p.ndim == 2 and "embed" not in name}
+    others = [p for name, p in model.named_parameters() if name not in muon]
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, rates.adamw, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    ]
+    if muon:
+        matrices = [p for name, p in model.named_parameters() if name in muon]
+        made.append(torch.optim.Muon(matrices, rates.muon, momentum=0.95, weight_decay=0.01))
+    return made
 
 
 def pretrain(recipe: LanguageRecipe, folder: Path, *, workers: int, report: Callable[[str], None]) -> None:
-    """Make tokenizer and model and save both in ``folder`` (fp16 weights)."""
+    """Make tokenizer and model and save both in ``folder`` (fp16 weights).
+
+    Raises ParrotError when a level of drills is not mastered.
+    """
     torch.manual_seed(recipe.seed)
     tokenizer = train_tokenizer(recipe)
-    encoded = encode_documents(recipe, tokenizer, workers=workers)
-    tokens = sum(len(ids) for ids, _ in encoded)
-    report(f"text: {len(encoded)} conversations, {tokens} tokens, {tokens / len(encoded):.0f} each")
     config = model_config(recipe, tokenizer)
     model = Qwen2ForCausalLM(config)
+    use_short_attention(model)
     report(f"model: {sum(p.numel() for p in model.parameters())} parameters")
-    optimizer = torch.optim.AdamW(
-        model.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    started = time.monotonic()
-    for step, (ids, mask, weights) in enumerate(islice(batches(encoded, recipe, config.pad_token_id), recipe.steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * schedule(step, recipe.warmup, recipe.steps)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, right = weighted_loss(model, ids, mask, weights)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 50 == 0 or step + 1 == recipe.steps:
-            report(
-                f"llm step {step} loss {loss.item():.3f} answer tokens right {right.item():.3f} "
-                f"{time.monotonic() - started:.0f} s"
-            )
+    for number, phase in enumerate(recipe.phases):
+        seed = recipe.seed if number == 0 else f"{recipe.seed}/{number}"
+        encoded = encode_documents(phase.text, phase.documents, tokenizer, seed=seed, workers=workers)
+        tokens = sum(len(ids) for ids, _ in encoded)
+        report(f"llm phase {number}: {len(encoded)} conversations, {tokens} tokens, {tokens / len(encoded):.0f} each")
+        learner, drills = Learner(model, phase.rates, report), Drills(tokenizer, seed)
+        run = read if isinstance(phase, Reading) else drill
+        run(phase, encoded, learner, drills, config.pad_token_id)
+        report(f"llm phase {number} held-out answers right: {held_out_accuracy(model, tokenizer, recipe.seed)}")
     model.half().save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def schedule(step: int, warmup: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to a hundredth."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def read(phase: Reading, encoded: list[Encoded], learner: Learner, drills: Drills, pad_id: int) -> None:
+    """The steps of a phase on text."""
+    text = batches(encoded, phase.batch, pad_id, seed=1, power=phase.length_power)
+    reviewed = cycle(phase.reviewed)
+    for step, batch in enumerate(islice(text, phase.steps), start=1):
+        scale = schedule(step, phase.steps)
+        learner.step(batch, scale)
+        if phase.reviewed and step % REVIEW_EVERY == 0:
+            learner.step(drills.batch(next(reviewed), DRILL_BATCH, pad_id), scale)
+
+
+def drill(phase: Drilling, encoded: list[Encoded], learner: Learner, drills: Drills, pad_id: int) -> None:
+    """The steps of a phase on drills. Raises ParrotError for a level that is not mastered."""
+    text = batches(encoded, TEXT_BATCH, pad_id, seed=1, power=-0.5)
+    for level in phase.levels:
+        recent: deque[float] = deque(maxlen=MASTERED_STEPS)
+        for step in range(1, phase.longest + 1):
+            recent.append(learner.step(drills.batch(level, phase.batch, pad_id)))
+            if len(recent) == MASTERED_STEPS and sum(recent) >= MASTERED * MASTERED_STEPS:
+                break
+            if step % TEXT_EVERY == 0:
+                learner.step(next(text))
+        else:
+            raise ParrotError(
+                f"level {level} of the drills was not mastered in {phase.longest} steps; try another seed"
+            )
+
+
+@torch.no_grad()
+def held_out_accuracy(model: Qwen2ForCausalLM, tokenizer: Tokenizer, seed: int) -> str:
+    """``form share (n)`` by form of question: answers right as a whole, by teacher forcing, on held-out scenes."""
+    encoder, r = PromptEncoder(tokenizer), random.Random(f"held-out/{seed}")
+    right: dict[str, list[bool]] = {}
+    for scene in islice(scenes("held-out", seed=f"text/{seed}"), HELD_OUT):
+        language = r.choice(CODES)
+        asked = sample_question(scene, GRAMMARS[language], r)
+        turns = [Turn("user", f"{description(scene, language, r)}\n{asked.prompt}"), Turn("assistant", asked.answer)]
+        encoded = encoder.encode(turns, image_tokens=0)
+        ids = torch.from_numpy(encoded.input_ids)
+        answer = torch.from_numpy(encoded.labels_mask[1:])
+        best = model(input_ids=ids[None]).logits[0, :-1].argmax(-1)
+        right.setdefault(asked.form, []).append(bool((best == ids[1:])[answer].all()))
+    return ", ".join(f"{form} {sum(each) / len(each):.2f} ({len(each)})" for form, each in sorted(right.items()))
+
+
+def schedule(step: int, steps: int) -> float:
+    """A cosine from 1 to a hundredth."""
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps))

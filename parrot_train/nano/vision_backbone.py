@@ -222,6 +222,8 @@ def pretrain(recipe: VisionRecipe, folder: Path, *, workers: int, report: Callab
     random_ = np.random.default_rng(recipe.seed)
     started = time.monotonic()
     for step in range(recipe.steps):
+        fall = schedule(step - recipe.warmup, max(1, recipe.steps - recipe.warmup))
+        scale = (step + 1) / recipe.warmup if step < recipe.warmup else fall
         rows = random_.integers(0, len(drawn), recipe.batch)
         pixels = torch.from_numpy(np.stack([drawn[i].pixels for i in rows])).permute(0, 3, 1, 2).float() / 255
         # A little brightness and contrast of each picture's own, so that a colour is known in any light.
@@ -229,7 +231,7 @@ def pretrain(recipe: VisionRecipe, folder: Path, *, workers: int, report: Callab
                       for bounds in ((0.92, 1.08), (-0.04, 0.04)))  # fmt: skip
         pixels = ((pixels * gain + lift).clamp(0, 1) - mean) / std
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * schedule(step, recipe.warmup, recipe.steps)
+            group["lr"] = recipe.learning_rate * scale
         with torch.autocast("cpu", torch.bfloat16):
             losses = model(
                 pixels,

@@ -53,6 +53,9 @@ def test_shards_are_read_as_one_file_is(checkpoint, model, tmp_path):
     assert whole.tensors.keys() == parts.tensors.keys()
     for name, tensor in whole.tensors.items():
         np.testing.assert_array_equal(tensor.load(), parts.tensors[name].load())
+    loaded = parts.load_model().state_dict()
+    for name, weight in model.state_dict().items():
+        np.testing.assert_array_equal(loaded[name].numpy(), weight.numpy())
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -139,8 +142,10 @@ def test_a_shard_that_lacks_what_the_index_promises(copy):
 
 
 def test_other_models_are_refused(copy):
-    change_json(copy / "config.json", model_type="llava")
-    assert "model_type is 'llava'; expected 'parrot'" in refusal(copy)
+    change_json(copy / "config.json", model_type="idefics")
+    assert "model_type is 'idefics'; expected one of 'parrot' (written by parrot-train), 'parrot_qwen2'" in refusal(
+        copy
+    )
 
 
 def test_a_configuration_that_makes_no_sense_is_refused(copy):

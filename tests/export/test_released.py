@@ -98,3 +98,30 @@ def test_a_vision_tower_elsewhere_is_found_when_it_is_named(folder, tmp_path):
     with pytest.raises(InputError, match="--vision-tower"):
         open_checkpoint(apart)
     assert open_checkpoint(apart, tmp_path / "towers").architecture.vision.image_size == 28
+
+
+def test_a_checkpoint_without_its_vision_tower_takes_the_folders(folder, tmp_path):
+    """Saved without the frozen tower and in shards, the tower in a folder that must be named: the same tensors."""
+    from safetensors.numpy import load_file, save_file
+
+    whole = open_checkpoint(folder)
+    apart = shutil.copytree(folder, tmp_path / "apart")
+    weights = load_file(apart / "model.safetensors")
+    (apart / "model.safetensors").unlink()
+    prefix = "model.vision_tower.vision_tower."
+    tower = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
+    index = {name: f"{number % 3}.safetensors" for number, name in enumerate(weights)}
+    for file in set(index.values()):
+        save_file({name: weights[name] for name in weights if index[name] == file}, apart / file)
+    (apart / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    away = shutil.move(apart / "clip-vit-tiny", tmp_path / "tower")
+    # The text side of a whole CLIP stands in such a folder too.
+    text = {"text_model.embeddings.token_embedding.weight": np.zeros((3, 4), np.float32)}
+    save_file(tower | text, away / "model.safetensors")
+    opened = open_checkpoint(apart, away)
+    assert opened.tensors.keys() == whole.tensors.keys()
+    for name, tensor in whole.tensors.items():
+        np.testing.assert_array_equal(opened.tensors[name].load(), tensor.load())
+    model = opened.load_model()
+    weight = model.model.vision_tower.embeddings.patch_embedding.weight.detach()
+    np.testing.assert_array_equal(weight, tower["vision_model.embeddings.patch_embedding.weight"])

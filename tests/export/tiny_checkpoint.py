@@ -36,7 +36,8 @@ IMAGE_TOKENS, WIDTH, KV_HEADS, HEAD_DIM, LAYERS, MAX_LEN = 17, 48, 2, 16, 3, 96
 def tiny_config(**settings) -> ParrotConfig:
     """Images of 28 pixels in patches of 7, three layers of which two are used; six query heads on two for keys."""
     text = TEXT | settings.pop("text", {})
-    return ParrotConfig(vision_config=VISION | {"num_hidden_layers": 3}, text_config=text, **settings)
+    vision = VISION | {"num_hidden_layers": 3} | settings.pop("vision", {})
+    return ParrotConfig(vision_config=vision, text_config=text, **settings)
 
 
 def tiny_model(seed: int = 0, **settings) -> ParrotForConditionalGeneration:

@@ -5,12 +5,13 @@ accept. Question methods are named after their category in `parrot_train.nano.qu
 form that stands as an option or, with a capital and a full stop, as an answer.
 """
 
+import abc
 from collections.abc import Sequence
 
 from parrot_train.nano.scenes import Group
 
 
-class Grammar:
+class Grammar(abc.ABC):
     """One language. Subclasses give every method below; `tests/parrot_train/nano` holds their sentences to account."""
 
     code: str
@@ -20,43 +21,43 @@ class Grammar:
     no = "no"
 
     # --- values: short forms ----------------------------------------------------------------------------------------
+    @abc.abstractmethod
     def phrase(self, group: Group, *, size: bool = False) -> str:
         """``two red apples``: count, colour and kind, and the size when asked for; indefinite."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def one(self, kind: str) -> str:
         """``an apple``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def the(self, kind: str, count: int = 1) -> str:
         """``the apple``, ``the apples``; languages without articles give the bare noun."""
-        raise NotImplementedError
 
     def missing(self, kind: str) -> str:
         """The kind as an answer to `absent`: ``an apple``, but a genitive where the language wants one."""
         return self.one(kind)
 
+    @abc.abstractmethod
     def colour_of(self, group: Group, colour: str) -> str:
         """The colour as a predicate of the group."""
-        raise NotImplementedError
 
-    def size_of(self, group: Group, size: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def size_of(self, group: Group, size: str) -> str: ...
 
+    @abc.abstractmethod
     def number_of(self, kind: str | None, count: int) -> str:
         """``three``, agreeing with the kind it counts; None counts things in general."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def place(self, cell: int) -> str:
         """``in the top left``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def scenery(self, background: str) -> str:
         """The background as an answer: ``a meadow``."""
-        raise NotImplementedError
 
-    def join(self, parts: Sequence[str]) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def join(self, parts: Sequence[str]) -> str: ...
 
     def yes_no(self, category: str) -> tuple[str, str]:
         """The words for yes and no that answer a question of this category."""
@@ -70,9 +71,9 @@ class Grammar:
     def listing(self, groups: Sequence[Group], *, size: bool = False) -> str:
         return self.join([self.phrase(group, size=size) for group in groups])
 
+    @abc.abstractmethod
     def caption(self, groups: Sequence[Group], background: str) -> str:
         """A whole sentence: every group with count, size and colour, and where it all is."""
-        raise NotImplementedError
 
     def located(self, group: Group, cell: int) -> str:
         """``a large red apple in the top left``: one thing of a detailed description."""
@@ -85,69 +86,69 @@ class Grammar:
         return f"{self.sentence(self.join(places))} {self.background_word}: {self.scenery(background)}{self.full_stop}"
 
     # --- questions --------------------------------------------------------------------------------------------------
-    def object(self) -> Sequence[str]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def object(self) -> Sequence[str]: ...
 
-    def describe(self) -> Sequence[str]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def describe(self) -> Sequence[str]: ...
 
-    def describe_places(self) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def describe_places(self) -> str: ...
 
-    def which_present(self) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def which_present(self) -> str: ...
 
-    def absent(self) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def absent(self) -> str: ...
 
-    def colour(self, group: Group) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def colour(self, group: Group) -> str: ...
 
-    def count(self, kind: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def count(self, kind: str) -> str: ...
 
-    def total(self) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def total(self) -> str: ...
 
-    def position(self, kind: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def position(self, kind: str) -> str: ...
 
-    def at_position(self, cell: int) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def at_position(self, cell: int) -> str: ...
 
-    def with_colour(self, colour: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def with_colour(self, colour: str) -> str: ...
 
-    def size(self, group: Group) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def size(self, group: Group) -> str: ...
 
-    def comparison(self, first: str, second: str, *, larger: bool) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def comparison(self, first: str, second: str, *, larger: bool) -> str: ...
 
-    def existence(self, kind: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def existence(self, kind: str) -> str: ...
 
-    def class_existence(self, name: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def class_existence(self, name: str) -> str: ...
 
-    def background(self) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def background(self) -> str: ...
 
-    def class_member(self, name: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def class_member(self, name: str) -> str: ...
 
+    @abc.abstractmethod
     def beside(self, direction: str, kind: str) -> str:
         """What is to the ``left``/``right`` of the kind, ``above`` or ``below`` it?"""
-        raise NotImplementedError
 
-    def is_beside(self, first: str, direction: str, second: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def is_beside(self, first: str, direction: str, second: str) -> str: ...
 
-    def is_colour(self, group: Group, colour: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def is_colour(self, group: Group, colour: str) -> str: ...
 
-    def same_colour(self, first: str, second: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def same_colour(self, first: str, second: str) -> str: ...
 
-    def more(self, first: str, second: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def more(self, first: str, second: str) -> str: ...

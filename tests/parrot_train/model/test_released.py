@@ -74,14 +74,37 @@ def test_missing_and_unexpected_tensors_are_all_listed(copy):
         assert name in str(error.value)
 
 
+def shard(folder: Path) -> None:
+    """Every other tensor in another file, and a file beside them that the index does not list."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+    index = {name: f"model-0000{number % 2 + 1}-of-00002.safetensors" for number, name in enumerate(sorted(weights))}
+    for file in set(index.values()):
+        save_file({name: weights[name] for name in weights if index[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
 def test_shards_are_read_as_one(copy, model):
-    weights = load_file(copy / "model.safetensors")
-    names = sorted(weights)
+    shard(copy)
+    shard(copy / "clip-vit-tiny")
+    assert same(model, load_released(copy))
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"weight_map": {"lm_head.weight": "../away.safetensors"}}, "'../away.safetensors' is not a file name"),
+        ({"weight_map": ["lm_head.weight"]}, "expected a 'weight_map'"),
+        ({"weight_map": {"lm_head.weight": "gone.safetensors"}}, "gone.safetensors: cannot be read"),
+        (None, "holds no model.safetensors and no model.safetensors.index.json"),
+    ],
+)
+def test_an_index_that_is_unsound_is_refused(copy, index, message):
     (copy / "model.safetensors").unlink()
-    save_file({name: weights[name] for name in names[::2]}, copy / "model-00001-of-00002.safetensors")
-    save_file({name: weights[name] for name in names[1::2]}, copy / "model-00002-of-00002.safetensors")
-    again = load_released(copy).state_dict()
-    assert all(torch.equal(weight, again[name]) for name, weight in model.state_dict().items())
+    if index:
+        (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=message):
+        load_released(copy)
 
 
 def test_a_vision_tower_that_is_not_there_is_asked_for(copy, tmp_path):
@@ -166,3 +189,15 @@ def test_without_the_residual_only_the_experts_remain(copy, model, inputs):
     words = model.get_input_embeddings()(ids.clamp(min=0))
     whole, bare = (each.model.mix(features, ids < 0, words, ids >= 0)[0] for each in (model, load_released(copy)))
     torch.testing.assert_close(whole - features, bare)
+
+
+def test_a_chinese_clip_is_a_vision_tower_too(copy, model, inputs):
+    """Its layers are CLIP's, so with the same weights and settings the features are the same."""
+    path = copy / "clip-vit-tiny" / "config.json"
+    tower = {name: value for name, value in json.loads(path.read_text()).items() if name != "model_type"}
+    path.write_text(json.dumps({"model_type": "chinese_clip", "vision_config": tower.get("vision_config", tower)}))
+    loaded = load_released(copy)
+    assert loaded.config.vision_config.model_type == "chinese_clip_vision_model"
+    with torch.no_grad():
+        features = loaded.get_image_features(inputs[1])
+        np.testing.assert_allclose(features, model.get_image_features(inputs[1]), atol=1e-6)

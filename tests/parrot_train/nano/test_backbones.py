@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -9,24 +10,31 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
+from transformers import Qwen2ForCausalLM
 
+from parrot_runtime.errors import ParrotError
 from parrot_runtime.languages import CODES
 from parrot_runtime.prompt import PromptEncoder, Turn
 from parrot_train.nano.backbones import shipped
+from parrot_train.nano.drills import LISTS_ASKED, VALUES_ASKED, Drills
 from parrot_train.nano.grammar import GRAMMARS
 from parrot_train.nano.language_backbone import (
+    Drilling,
     LanguageRecipe,
-    batches,
-    encode_documents,
+    Rates,
+    Reading,
+    model_config,
+    predictions,
     pretrain,
     train_tokenizer,
-    weighted_loss,
 )
+from parrot_train.nano.language_batches import answer_weights, batches, encode_documents
 from parrot_train.nano.scenes import CLASSES, COLOURS, KINDS, SIZES, Scene, Thing
-from parrot_train.nano.text import documents
+from parrot_train.nano.text import CHATTING, READING, documents
 from parrot_train.nano.vision_backbone import VisionRecipe, label_patches
 from parrot_train.nano.vision_backbone import pretrain as pretrain_vision
 
+RATES = Rates(1e-3, 0.01, 2)
 TINY = LanguageRecipe(
     vocab_size=700,
     hidden_size=32,
@@ -35,9 +43,10 @@ TINY = LanguageRecipe(
     heads=2,
     kv_heads=1,
     tokenizer_documents=60,
-    documents=40,
-    steps=3,
-    batch=4,
+    phases=(
+        Reading(READING, 40, 4, 3, Rates(1e-3, None, 2)),
+        Reading(CHATTING, 40, 4, 6, RATES, length_power=-0.5, reviewed=(2, 10)),
+    ),
 )
 
 
@@ -54,7 +63,7 @@ def test_tokenizer_has_qwens_control_tokens_last_and_every_byte(tokenizer):
 
 
 def test_text_is_in_six_languages_and_only_about_training_scenes():
-    turns = list(islice(documents(seed=1), 2000))
+    turns = list(islice(documents(CHATTING, seed=1), 2000))
     asked = dict.fromkeys(CODES, 0)
     for conversation in turns:
         assert [turn.role for turn in conversation] == ["user", "assistant"] * (len(conversation) // 2)
@@ -65,29 +74,134 @@ def test_text_is_in_six_languages_and_only_about_training_scenes():
 
 
 def test_documents_do_not_depend_on_the_number_of_workers(tokenizer):
-    one, two = (encode_documents(TINY, tokenizer, workers=workers) for workers in (1, 2))
-    assert len(one) == TINY.documents
+    one, two = (encode_documents(CHATTING, 2100, tokenizer, seed=1, workers=workers) for workers in (1, 2))
+    assert len(one) == len(two) == 2100
     assert all((a[0] == b[0]).all() and (a[1] == b[1]).all() for a, b in zip(one, two, strict=True))
 
 
-def test_loss_is_that_of_a_plain_weighted_cross_entropy(tokenizer):
-    from transformers import Qwen2ForCausalLM
+def test_a_token_weighs_by_the_length_of_its_answer():
+    supervised = np.array([0, 1, 0, 0, 1, 1, 1, 1, 0, 1], bool)
+    assert answer_weights(supervised, -0.5).tolist() == [0, 1, 0, 0, 0.5, 0.5, 0.5, 0.5, 0, 1]
+    assert answer_weights(supervised, 0.0).tolist() == supervised.tolist()
+    assert not answer_weights(np.zeros(3, bool), -0.5).any()
 
-    from parrot_train.nano.language_backbone import model_config
 
+def test_a_batch_predicts_all_answers_and_some_of_the_rest(tokenizer):
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(model_config(TINY, tokenizer))
-    many = LanguageRecipe(**(TINY.__dict__ | {"batch": 1}))
-    encoded = encode_documents(TINY, tokenizer, workers=1)[:32]
-    ids, mask, weights = next(batches(encoded, many, tokenizer.token_to_id("<|endoftext|>")))
-    loss, _ = weighted_loss(model, ids, mask, weights)
+    model = Qwen2ForCausalLM(model_config(TINY, tokenizer)).eval()
+    encoded = encode_documents(CHATTING, 40, tokenizer, seed=1, workers=1)
+    batch = next(batches(encoded, 4, tokenizer.token_to_id("<|endoftext|>"), seed=1, power=-0.5))
+    rows = {tuple(ids.tolist()): supervised for ids, supervised in encoded}
+    length = batch.ids.shape[1]
+    assert length % 16 == 0
+    assert len(batch.predicted) % 256 == 0
     with torch.no_grad():
-        logits = model(input_ids=ids).logits.double().numpy()[0, :-1]
-    logp = logits - logits.max(-1, keepdims=True)
-    logp -= np.log(np.exp(logp).sum(-1, keepdims=True))
-    picked = -logp[np.arange(len(logp)), ids[0, 1:].numpy()]
-    weight = weights[0, 1:].double().numpy()
-    assert loss.item() == pytest.approx((picked * weight).sum() / weight.sum(), abs=1e-5)  # float32 against float64
+        logits, targets = predictions(model, batch)
+        alone = model(input_ids=batch.ids[:1]).logits[0]
+    answers = batch.predicted[batch.answers]
+    expected = []
+    for row in range(4):
+        tokens = batch.ids[row][batch.mask[row]]
+        expected += (np.flatnonzero(rows[tuple(tokens.tolist())]) + row * length).tolist()
+    assert sorted(answers.tolist()) == expected
+    assert len(set(batch.predicted.tolist())) == len(batch.predicted)
+    assert batch.mask.view(-1)[batch.predicted].all()
+    assert (targets == batch.ids.view(-1)[batch.predicted]).all()
+    first = batch.predicted < length
+    torch.testing.assert_close(logits[first], alone[batch.predicted[first] - 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def no_review(monkeypatch):
+    monkeypatch.setattr("parrot_train.nano.drills.REVIEWED", 0.0)
+
+
+def _options(tokens: list[int], tokenizer: Tokenizer) -> tuple[dict[int, list[int]], list[int]]:
+    """The lettered list that ``tokens`` begin with, value by letter, and what follows it."""
+    line, dot = tokenizer.encode("\n").ids[0], tokenizer.encode(".").ids[0]
+    options = {}
+    while len(tokens) > 1 and tokens[1] == dot:
+        end = tokens.index(line)
+        options[tokens[0]], tokens = tokens[2:end], tokens[end + 1 :]
+    return options, tokens
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_first_drills_ask_for_the_letter_of_a_listed_value(tokenizer, no_review, level):
+    drills, again = Drills(tokenizer, level), Drills(tokenizer, level)
+    gap = len(tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n").ids) if level == 2 else 0
+    for _ in range(20):
+        ids, supervised = drills.drill(level)
+        assert (ids == again.drill(level)[0]).all()
+        tokens = ids.tolist()
+        options, _ = _options(tokens, tokenizer)
+        assert len({tuple(value) for value in options.values()}) == len(options) >= 2
+        at = np.flatnonzero(supervised)
+        assert len(at) == VALUES_ASKED
+        for position in at:
+            value = options[tokens[position]]
+            assert tokens[position - gap - len(value) : position - gap] == value
+
+
+@pytest.mark.parametrize("level", [3, 4, 10])
+def test_later_drills_are_answered_by_what_was_told(tokenizer, no_review, level):
+    drills = Drills(tokenizer, level)
+    semicolon, line = (tokenizer.encode(text).ids[0] for text in (";", "\n"))
+    drills._separators = [[semicolon]]
+    turns = [tokenizer.encode(f"<|im_end|>\n<|im_start|>{role}\n").ids for role in ("assistant", "user")]
+    yes, no = (tokenizer.encode(word).ids[0] for word in ("Yes", "No"))
+    answers = []
+    for _ in range(20):
+        ids, supervised = drills.drill(level)
+        tokens = ids.tolist()
+        start = len(tokens) - tokens[::-1].index(semicolon)
+        told, piece = [], []
+        for token in tokens[1:start]:
+            if token == semicolon:
+                told, piece = [*told, piece], []
+            else:
+                piece.append(token)
+        at = np.flatnonzero(supervised)
+        assert len(at) == (VALUES_ASKED if level == 3 else LISTS_ASKED)
+        for position in at:
+            question = tokens[start : position - len(turns[0])]
+            assert tokens[position - len(turns[0]) : position] == turns[0]
+            start = position + 1 + len(turns[1])
+            answers.append(tokens[position])
+            if level == 3:
+                assert tokens[position] == (yes if question in told else no)
+            else:
+                key, rest = question[: question.index(line)], question[question.index(line) + 1 :]
+                options, rest = _options(rest, tokenizer)
+                assert not rest
+                assert [letter for letter, value in options.items() if [*key, *value] in told] == [tokens[position]]
+    assert len(set(answers)) == (2 if level == 3 else 4)
+
+
+@pytest.mark.parametrize("level", [5, 6, 7, 8, 9])
+def test_facts_are_asked_for_by_their_keys(tokenizer, no_review, level):
+    drills = Drills(tokenizer, level)
+    gap = 0 if level == 5 else len(tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n").ids)
+    different = set()
+    for _ in range(60):
+        ids, supervised = drills.drill(level)
+        tokens, at = ids.tolist(), np.flatnonzero(supervised)
+        assert len(at) == VALUES_ASKED
+        told = tokens[: at[0] - gap - 1]
+        for position in at:
+            key, value = tokens[position - gap - 1], tokens[position]
+            different.add(value)
+            assert told.count(value) == 1
+            # Told side by side, or around one token that stands between every key and value.
+            assert abs(told.index(key) - told.index(value)) <= 2
+    assert len(different) == 16 if level < 7 else len(different) > 60
+
+
+def test_drills_that_are_not_mastered_stop_the_pretraining(tmp_path):
+    hard = replace(TINY, phases=(Drilling(CHATTING, 20, (0,), RATES, batch=4, longest=25),))
+    with pytest.raises(ParrotError, match="level 0 of the drills was not mastered in 25 steps"):
+        pretrain(hard, tmp_path, workers=1, report=lambda line: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_language_pretraining_writes_a_checkpoint(tmp_path):
@@ -98,7 +212,7 @@ def test_language_pretraining_writes_a_checkpoint(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen2"
     encoder = PromptEncoder(Tokenizer.from_file(str(tmp_path / "tokenizer.json")))
     assert encoder.encode([Turn("user", "<|im_end|>")], image_tokens=0).input_ids.tolist().count(encoder.end_id) == 2
-    assert any(line.startswith("llm step 2") for line in lines)
+    assert any(line.startswith("llm phase 1 held-out answers right: choice 0.") for line in lines)
 
 
 def test_patch_labels_follow_the_things():

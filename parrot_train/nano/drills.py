@@ -1,0 +1,137 @@
+"""Drills that come before any text: looking up and choosing, practised on random tokens.
+
+Choosing an option is a chain of lookups (what is asked → its value → that option → the letter before it) that gives no
+signal until all of it is there, and a letter is one token among the hundreds of a conversation: in text alone the chain
+never formed. Here nothing else can be learned, so it does, link by link:
+
+0. a lettered list, then values, each followed by its letter: ``A. x / B. y / y B / x A``
+1. the same with values of several tokens that share their beginnings and ends
+2. the same in chat turns: the template stands between a value and its letter
+3. values, then one that is among them or not: Yes or No
+4. values, then a lettered list of which one is among them: its letter
+5. facts of a key and a value, then keys, each followed by its value, which is one of few tokens
+6. the same in chat turns
+7. the same, of eight times as many tokens
+8. the same, of most tokens
+9. the same, of all tokens
+10. facts, then a key and a lettered list: the letter of its value
+"""
+
+import random
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from parrot_runtime.choices import LETTERS
+from parrot_train.nano.language_batches import Batch, collate
+
+VALUES_ASKED = 8
+LISTS_ASKED = 4
+LEVELS = 11
+# How many tokens the values of levels 5 to 9 are taken from: all at once, nothing is learned in 150 steps.
+ANSWERS = {5: 16, 6: 16, 7: 128, 8: 600, 9: None}
+REVIEWED = 0.4
+
+Tokens = list[int]
+
+
+class Drills:
+    """Drills over the tokens of ``tokenizer``; the same seed gives the same drills."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int | str) -> None:
+        def ids(text: str) -> Tokens:
+            return tokenizer.encode(text, add_special_tokens=False).ids
+
+        self._random = random.Random(f"drills/{seed}")
+        self._order = np.random.default_rng(self._random.randrange(2**32))
+        self._letters = [ids(letter)[0] for letter in LETTERS[:4]]
+        self._dot, self._line = ids("."), ids("\n")
+        self._yes_no = [ids(word)[0] for word in ("Yes", "No")]
+        self._separators = [ids(";"), ids(","), self._line]
+        self._to_assistant = ids("<|im_end|>\n<|im_start|>assistant\n")
+        self._to_user = ids("<|im_end|>\n<|im_start|>user\n")
+        taken = {*self._letters, *self._dot, *(token for each in self._separators for token in each)}
+        taken |= set(self._yes_no) | set(ids("<|im_end|><|im_start|><|endoftext|>"))
+        self._words = words = [token for token in range(tokenizer.get_vocab_size()) if token not in taken]
+        self._shuffled = self._random.sample(words, len(words))
+
+    def drill(self, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """One drill of ``level``, or of a lower one for review: int16 ids and bool supervised (the answers)."""
+        if level > 1 and self._random.random() < REVIEWED:
+            level = self._random.randrange(1, level)
+        write = self._letters_of_values if level < 3 else self._facts if level in ANSWERS else self._asked
+        pieces = write(level)
+        tokens = [token for piece, _ in pieces for token in piece]
+        supervised = [answer for piece, answer in pieces for _ in piece]
+        return np.array(tokens, np.int16), np.array(supervised)
+
+    def batch(self, level: int, size: int, pad_id: int) -> Batch:
+        """``size`` drills of ``level``; nothing but their answers is learned from."""
+        return collate([self.drill(level) for _ in range(size)], pad_id, self._order, context=False)
+
+    def _values(self, count: int, longest: int, *, affixes: bool) -> list[Tokens]:
+        """Different values of up to ``longest`` tokens, and with ``affixes`` of common first and last ones beside."""
+        r = self._random
+        before = r.sample(self._words, r.randrange(3)) if affixes else []
+        after = r.sample(self._words, r.choice((0, 0, 1))) if affixes else []
+        return [
+            [*before, first, *r.choices(self._words, k=r.randrange(longest)), *after]
+            for first in r.sample(self._words, count)
+        ]
+
+    def _listed(self, values: list[Tokens]) -> Tokens:
+        lines = zip(self._letters, values, strict=False)
+        return [token for letter, value in lines for token in (letter, *self._dot, *value, *self._line)]
+
+    def _letters_of_values(self, level: int) -> list[tuple[Tokens, bool]]:
+        """Levels 0 to 2."""
+        r = self._random
+        values = self._values(r.choice((2, 3, 4, 4, 4)) if level else 4, 3 if level else 2, affixes=level > 0)
+        ask, end = (self._to_assistant, self._to_user) if level == 2 else ([], self._line)
+        pieces = [(self._listed(values), False)]
+        for number in r.choices(range(len(values)), k=VALUES_ASKED):
+            pieces += [([*values[number], *ask], False), ([self._letters[number]], True), (end, False)]
+        return pieces
+
+    def _facts(self, level: int) -> list[tuple[Tokens, bool]]:
+        """Levels 5 to 9: keys and values in either order, the same throughout a drill."""
+        r = self._random
+        count = r.randrange(2, 6)
+        values = r.sample(self._shuffled[: ANSWERS[level]], count)
+        keys = r.sample([token for token in self._words if token not in values], count)
+        between = r.choices(self._words, k=r.choice((0, 0, 1)))
+        value_first, separator = r.random() < 0.5, r.choice(self._separators)
+        ask, end = (self._to_assistant, self._to_user) if level > 5 else ([], self._line)
+        pieces = [(self._line, False)]
+        for key, value in zip(keys, values, strict=True):
+            first, last = (value, key) if value_first else (key, value)
+            pieces.append(([first, *between, last, *separator], False))
+        for number in r.choices(range(count), k=VALUES_ASKED):
+            pieces += [([keys[number], *ask], False), ([values[number]], True), (end, False)]
+        return pieces
+
+    def _asked(self, level: int) -> list[tuple[Tokens, bool]]:
+        """Levels 3, 4 and 10: a list of values or facts, and questions in chat turns."""
+        r = self._random
+        facts, choose = level == LEVELS - 1, level > 3
+        count, affixes = r.randrange(2, 6), r.random() < 0.5
+        values = self._values(count + 4, 2, affixes=affixes)
+        told, absent = values[:count], values[count:]
+        keys = self._values(count, 2, affixes=r.random() < 0.5) if facts else [[]] * count
+        separator = r.choice(self._separators)
+        pieces = [(self._line, False)]
+        pieces += [([*key, *value, *separator], False) for key, value in zip(keys, told, strict=True)]
+        for _ in range(LISTS_ASKED if choose else VALUES_ASKED):
+            number = r.randrange(count)
+            others = [value for value in told if value is not told[number]] if facts else absent
+            if choose:
+                options = [told[number], *r.sample([*others, *absent[: 4 - len(others)]], 3)]
+                r.shuffle(options)
+                question = [*keys[number], *self._line, *self._listed(options)]
+                answer = self._letters[options.index(told[number])]
+            else:
+                truth = r.random() < 0.5
+                question = [*keys[number], *(told[number] if truth else r.choice(others))]
+                answer = self._yes_no[not truth]
+            pieces += [([*question, *self._to_assistant], False), ([answer], True), (self._to_user, False)]
+        return pieces
