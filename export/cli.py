@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from parrot_runtime.command import ParrotGroup, verbose_option
+from parrot_runtime.flavours import FLAVOURS
+from parrot_runtime.names import TARGETS, TENSORRT_DIALECTS
 
-TARGETS = ("cpu", "tensorrt", "tensorrt-rtx")
-_DIALECTS = ("tensorrt-modern", "tensorrt-classic")
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -61,7 +61,7 @@ def main() -> None:
 @click.option("--int4", "precision", flag_value="int4", help="Weights of LLM and experts in int4; TensorRT.")
 @click.option("--fp8", "precision", flag_value="fp8", help="Weights and inputs of products in fp8; TensorRT, SM 89 on.")
 @click.option("--target", type=click.Choice(TARGETS), help="Where it will run [cpu, and TensorRT where installed].")
-@click.option("--dialect", type=click.Choice(_DIALECTS), help="Of TensorRT's graphs [modern; classic for 10.3].")
+@click.option("--dialect", type=click.Choice(TENSORRT_DIALECTS), help="TensorRT's graphs [modern; classic for 10.3].")
 @click.option("--sm", metavar="N,N", help="GPUs to build engines for, such as 80,89,120 [the GPU here, or these].")
 @click.option("--max-batch", type=int, metavar="N", help="Most slots, pictures or questions at once in engines [8].")
 @click.option("--max-len", type=int, metavar="N", help="Longest sequence [the model's, 2048 at most].")
@@ -139,7 +139,7 @@ def verify(bundle: Path, checkpoint: Path | None, vision_tower: Path | None, as_
 @main.command()
 @click.argument("bundle", type=_FOLDER)
 @click.option("--sm", metavar="N,N", help="Compute capabilities, such as 80,89,120 [the GPU here; without one, these].")
-@click.option("--flavour", type=click.Choice(["tensorrt", "tensorrt-rtx"]), help="Which TensorRT [what is installed].")
+@click.option("--flavour", type=click.Choice(FLAVOURS), help="Which TensorRT [what is installed].")
 @click.option("--max-batch", type=int, metavar="N", help="Most slots, pictures or questions at once [8].")
 @click.option("--max-len", type=int, metavar="N", help="Longest sequence [the bundle's].")
 @click.option("--workspace", type=int, metavar="MIB", help="Most scratch memory of one kernel [what the GPU has].")

@@ -10,16 +10,14 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from parrot_runtime.errors import InputError
+from parrot_runtime.names import TARGETS, TENSORRT_DIALECTS, Precision, Target, TensorRTDialect
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8"]
-Target = Literal["cpu", "tensorrt", "tensorrt-rtx"]
-DialectName = Literal["ort", "tensorrt-modern", "tensorrt-classic"]
+DialectName = Literal["ort", TensorRTDialect]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Stored = Literal["float32", "float16", "bfloat16", "int8", "int4", "float8_e4m3fn"]
 # Three graphs, and the decoder's output layer, which is a quarter of a small model and the last to be quantised.
 Component = Literal["encoder", "experts", "decoder", "lm_head"]
 
-TARGETS: tuple[str, ...] = get_args(Target)
 ROLES: tuple[str, ...] = get_args(Component)
 
 
@@ -97,15 +95,11 @@ _TENSORRT: Mapping[str, Mapping[str, ComponentPlan]] = MappingProxyType(
     }
 )
 PRESETS: Mapping[DialectName, Mapping[str, Mapping[str, ComponentPlan]]] = MappingProxyType(
-    {"ort": _ORT, "tensorrt-modern": _TENSORRT, "tensorrt-classic": _TENSORRT}
+    {"ort": _ORT} | dict.fromkeys(TENSORRT_DIALECTS, _TENSORRT)
 )
 # The dialects a target reads, the preferred one first.
 _READS: Mapping[str, tuple[DialectName, ...]] = MappingProxyType(
-    {
-        "cpu": ("ort",),
-        "tensorrt": ("tensorrt-modern", "tensorrt-classic"),
-        "tensorrt-rtx": ("tensorrt-modern", "tensorrt-classic"),
-    }
+    {target: ("ort",) if target == "cpu" else TENSORRT_DIALECTS for target in TARGETS}
 )
 _FIRST_WITH_FP8 = 89
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from parrot_runtime.errors import BundleError, InputError
 from parrot_runtime.manifest import Graph, Manifest
-from parrot_runtime.strict import from_mapping
+from parrot_runtime.strict import from_mapping, parse_json
 
 ENGINES = "engines"
 BUILD_NAME = "build.json"
@@ -124,7 +124,7 @@ def read_build(folder: Path) -> BuildRecord:
     try:
         if path.stat().st_size > _MAX_BUILD_BYTES:
             raise BundleError(f"{path}: over {_MAX_BUILD_BYTES} bytes, which no build needs; {_REBUILD}")
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes())
         if isinstance(data, Mapping) and data.get("schema_version") != BUILD_SCHEMA:
             raise BundleError(f"{path}: written by another version of Parrot; {_REBUILD}")
         record = from_mapping(BuildRecord, data, where=str(path))

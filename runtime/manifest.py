@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from parrot_runtime.errors import BundleError, InputError
 from parrot_runtime.image import ImageRecipe
-from parrot_runtime.strict import from_mapping
+from parrot_runtime.names import Precision, Target, TensorRTDialect
+from parrot_runtime.strict import from_mapping, parse_json
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "parrot.json"
@@ -133,15 +134,15 @@ class Manifest:
     languages: tuple[str, ...]
     image: ImageRecipe
     prompt: PromptRecipe
-    target: Literal["cpu", "tensorrt", "tensorrt-rtx"]
-    precision: Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8"]
+    target: Target
+    precision: Precision
     kv_dtype: Literal["float32", "float16", "bfloat16"]
     graphs: dict[str, Graph]
     files: dict[str, FileRecord]
     verification: dict[str, Any]
     tools: dict[str, str]
     tensorrt: dict[str, Graph] = dataclasses.field(default_factory=dict)
-    tensorrt_dialect: Literal["tensorrt-modern", "tensorrt-classic"] | None = None
+    tensorrt_dialect: TensorRTDialect | None = None
 
     @property
     def tensorrt_kv_dtype(self) -> str | None:
@@ -186,9 +187,13 @@ def load_manifest(folder: Path) -> Manifest:
             raise BundleError(f"{folder}: not a bundle, it holds no {MANIFEST_NAME}; run `parrot-export` to make one")
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
             raise BundleError(f"{path}: over {_MAX_MANIFEST_BYTES} bytes, which no manifest needs; {_AGAIN}")
-        data = _parse(path.read_bytes(), path)
+        data = parse_json(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not a manifest ({_one_line(error)}); {_AGAIN}") from error
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); check who may read it") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path}: not a manifest (expected one JSON object); {_AGAIN}")
     version = data.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise BundleError(
@@ -277,40 +282,6 @@ def _sha256(path: Path) -> str:
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
     return digest.hexdigest()
-
-
-def _parse(raw: bytes, path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
-        )
-        # An escaped lone surrogate is legal JSON and breaks every file name and message it reaches.
-        json.dumps(data, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not a manifest ({_one_line(error)}); {_AGAIN}") from error
-    if not isinstance(data, dict):
-        raise BundleError(f"{path}: not a manifest (expected one JSON object); {_AGAIN}")
-    return data
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key '{repeated}' stands twice")
-    return data
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number a manifest may hold")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a number a manifest may hold")
-    return value
 
 
 def _one_line(error: Exception) -> str:

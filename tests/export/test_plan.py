@@ -8,8 +8,9 @@ from tiny_checkpoint import MAX_LEN
 
 from parrot_export.author import author
 from parrot_export.checkpoint import open_checkpoint
-from parrot_export.plan import PRESETS, ROLES, TARGETS, ComponentPlan, plan, require_compute_capabilities
+from parrot_export.plan import PRESETS, ROLES, ComponentPlan, plan, require_compute_capabilities
 from parrot_runtime.errors import InputError
+from parrot_runtime.names import TARGETS
 
 
 @pytest.mark.parametrize(("precision", "stored"), [("fp32", "float32"), ("fp16", "float16")])

@@ -9,12 +9,18 @@ import pytest
 from parrot_runtime.errors import InputError
 from parrot_runtime.flavours import FLAVOURS, installed, load_flavour
 from parrot_runtime.gpu import Gpu
+from parrot_runtime.names import TARGETS
 
 
 def module(name: str, version: str, monkeypatch) -> None:
     fake = ModuleType(name)
     fake.__version__ = version
     monkeypatch.setitem(sys.modules, name, fake)
+
+
+def test_every_target_but_the_cpu_is_a_flavour():
+    """An export passes the name of its target on as that of the builder."""
+    assert ("cpu", *FLAVOURS) == TARGETS
 
 
 def test_the_full_one_builds_for_the_gpu_that_is_here(monkeypatch):
