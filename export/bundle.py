@@ -5,7 +5,6 @@ folder get its name; until then the final path holds the old bundle whole, or no
 published bundle, built last: one that cannot be built takes no verified bundle away.
 """
 
-import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,21 +17,12 @@ from parrot_export.author import Authored, author
 from parrot_export.card import model_card
 from parrot_export.checkpoint import Checkpoint, open_checkpoint, require_folder
 from parrot_export.choice import Choice, choose
+from parrot_export.description import model_dims, new_manifest
 from parrot_export.plan import plan
 from parrot_export.progress import Progress, no_progress
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_runtime.languages import CODES
-from parrot_runtime.manifest import (
-    MANIFEST_NAME,
-    SCHEMA_VERSION,
-    TOKENIZER_NAME,
-    Graph,
-    Manifest,
-    ModelDims,
-    record_files,
-    to_json,
-)
+from parrot_runtime.manifest import MANIFEST_NAME, TOKENIZER_NAME, Graph, Manifest, ModelDims, record_files, to_json
 from parrot_runtime.publish import publish_directory
 
 if TYPE_CHECKING:
@@ -43,7 +33,6 @@ BUNDLES = Path("bundles")
 CARD_NAME = "README.md"
 # The longest sequence the training sees (Table 13), and so the most a KV cache is worth by default.
 DEFAULT_MAX_LEN = 2048
-_TOOLS = ("parrot-edge", "onnx", "onnx-ir", "onnxruntime", "torch", "transformers", "numpy", "safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +78,13 @@ def export(
         _require_bundle(output)
     with _one_line_for_full_disks(output), publish_directory(output, force=request.force) as folder:
         checkpoint = open_checkpoint(source, request.vision_tower)
-        dims = _dims(checkpoint, _max_len(checkpoint, request.max_len))
+        dims = model_dims(checkpoint, _max_len(checkpoint, request.max_len))
         quantised = choice.tensorrt is not None and choice.tensorrt.rounds_activations
         reference = _reference(checkpoint, dims, progress) if request.verify or quantised else None
         ranges = _ranges(checkpoint, dims, folder, reference, progress) if quantised and reference else None
         parts = _author(checkpoint, choice, dims.max_len, ranges)
         _write(parts, checkpoint, folder, progress)
-        manifest = _manifest(checkpoint, parts, choice, name=name, dims=dims, folder=folder)
+        manifest = new_manifest(checkpoint, parts.graphs, choice, name=name, dims=dims, folder=folder)
         _check(folder, manifest)
         if request.verify and reference:
             manifest = replace(manifest, verification=_verify(folder, manifest, reference, progress))
@@ -174,6 +163,11 @@ class _Parts:
     def all(self) -> list[Authored]:
         return [part for part in (self.cpu, self.tensorrt) if part]
 
+    @property
+    def graphs(self) -> tuple[dict[str, Graph], dict[str, Graph]]:
+        """Both dialects' manifest entries by role, none for a dialect that is not there."""
+        return self.cpu.graphs if self.cpu else {}, self.tensorrt.graphs if self.tensorrt else {}
+
 
 def _author(checkpoint: Checkpoint, choice: Choice, max_len: int, ranges: dict[str, float] | None) -> _Parts:
     cpu = author(checkpoint, choice.cpu, max_len) if choice.cpu else None
@@ -227,49 +221,6 @@ def _ranges(
     return ranges
 
 
-def _dims(checkpoint: Checkpoint, max_len: int) -> ModelDims:
-    model = checkpoint.architecture
-    decoder, experts = model.decoder, model.experts
-    return ModelDims(
-        hidden_size=decoder.width,
-        layers=decoder.layers,
-        heads=decoder.heads,
-        kv_heads=decoder.kv_heads,
-        head_dim=decoder.head_dim,
-        vocab_size=decoder.vocabulary,
-        max_len=max_len,
-        image_tokens=model.vision.tokens,
-        experts=experts.count if experts else 0,
-        expert_kind=experts.kind if experts else "mlp",
-        residual=experts.residual if experts else "paper",
-        alpha=experts.alpha if experts else 1.0,
-    )
-
-
-def _manifest(
-    checkpoint: Checkpoint, parts: _Parts, choice: Choice, *, name: str, dims: ModelDims, folder: Path
-) -> Manifest:
-    """The manifest of what stands in ``folder``, not verified yet and without a card."""
-    graphs: list[dict[str, Graph]] = [part.graphs if part else {} for part in (parts.cpu, parts.tensorrt)]
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        name=name,
-        model=dims,
-        languages=CODES,
-        image=checkpoint.recipe.image,
-        prompt=checkpoint.recipe.prompt,
-        target=choice.first.target,
-        precision=choice.first.precision,
-        kv_dtype=choice.first.kv_dtype,
-        graphs=graphs[0],
-        files=record_files(folder),
-        verification={"status": "skipped"},
-        tools=_tool_versions(),
-        tensorrt=graphs[1],
-        tensorrt_dialect=choice.tensorrt.dialect if choice.tensorrt else None,
-    )
-
-
 def _check(folder: Path, manifest: Manifest) -> None:
     from parrot_export.check import check_graphs
 
@@ -286,17 +237,6 @@ def _verify(folder: Path, manifest: Manifest, reference: "Reference", progress: 
         finer = {"fp32": None, "fp16": "--fp32", "bf16": "--fp32"}.get(manifest.precision, "--fp16")
         way_out = f"try {finer}, and report this if that fails too" if finer else "report this"
         raise VerificationError(f"{error}; nothing was published: {way_out}") from error
-
-
-def _tool_versions() -> dict[str, str]:
-    """Versions of what made the bundle, of the tools that are installed."""
-    versions = {}
-    for tool in _TOOLS:
-        try:
-            versions[tool] = importlib.metadata.version(tool)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 @contextmanager
