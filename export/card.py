@@ -23,18 +23,38 @@ def _head(manifest: Manifest, training: Mapping[str, Any]) -> str:
     names = ", ".join(BY_CODE[code].english_name if code in BY_CODE else code for code in manifest.languages)
     body = f"""# {manifest.name}, {manifest.precision} for {manifest.target}
 
-A Parrot bundle: answers questions about pictures in {names}, on {_engine(manifest)} and without torch.
+A Parrot bundle: answers questions about pictures in {names}, without torch.
 
-```sh
+{_how_to_run(manifest)}"""
+    return "\n".join(front) + body
+
+
+def _how_to_run(manifest: Manifest) -> str:
+    """What runs these graphs today, and the commands for it."""
+    if not manifest.graphs:
+        return _TENSORRT_ALONE
+    return _WITH_ONNXRUNTIME + (_TENSORRT_BESIDE if manifest.tensorrt else "")
+
+
+_WITH_ONNXRUNTIME = """```sh
 parrot-run --bundle THIS_FOLDER picture.jpg "Görselde ne var?"
 parrot-export inspect THIS_FOLDER
 ```
 """
-    return "\n".join(front) + body
+_TENSORRT_BESIDE = """
+That is onnxruntime. The same graphs are here for TensorRT too; `parrot-export engines THIS_FOLDER` builds their
+engines, which `parrot-run` does not use yet.
+"""
+_TENSORRT_ALONE = """It holds graphs for TensorRT alone, and **`parrot-run` cannot run it yet**.
+What can: TensorRT's own API, once the engines are built, with the inputs that `inspect` shows; and `verify`, which runs
+the graphs as they are written on onnxruntime's CPU provider, unless they are bfloat16, of which that has no products.
 
-
-def _engine(manifest: Manifest) -> str:
-    return "onnxruntime" if manifest.graphs else "TensorRT"
+```sh
+parrot-export engines THIS_FOLDER
+parrot-export verify THIS_FOLDER
+parrot-export inspect THIS_FOLDER
+```
+"""
 
 
 def _model(manifest: Manifest) -> str:

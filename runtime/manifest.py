@@ -210,8 +210,8 @@ def require_graphs(folder: Path, manifest: Manifest) -> None:
     """Raise BundleError for a bundle that holds nothing onnxruntime could run."""
     if not manifest.graphs:
         raise BundleError(
-            f"{folder}: a bundle for {manifest.target} alone, which onnxruntime cannot run; build its engines with "
-            "`parrot-export engines` where its GPU is, or export one with `parrot-export --target cpu`"
+            f"{folder}: a bundle for {manifest.target} alone, and only onnxruntime's graphs can be run yet; "
+            "export one that has them with `parrot-export --target cpu`"
         )
 
 
