@@ -47,29 +47,29 @@ def build_engine(
     """
     started = time.perf_counter()
     trt, calls = flavour.trt, Calls()
-    log = logger(trt, calls)
-    builder = trt.Builder(log)
-    network = flavour.create_network(builder)
-    parser = trt.OnnxParser(network, log)
     where = f"{onnx}: {flavour}"
-    if not parser.parse_from_file(str(onnx)):
+    with logger(trt, calls) as log:
+        builder = trt.Builder(log)
+        network = flavour.create_network(builder)
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse_from_file(str(onnx)):
+            calls.reraise()
+            raise _with_log(InputError(f"{where} does not take this graph: {_refused(parser, calls)}"), calls)
+        _require_used_inputs(network, where)
+        config = builder.create_builder_config()
+        flavour.aim(config, sm)
+        _set_options(trt, config, options)
+        _add_profiles(builder, network, config, profiles, where)
+        config.progress_monitor = monitor(trt, calls, advance)
+        flavour.use_timings(config, timings)
+        with open(engine, "wb", buffering=0) as file:
+            written = HashedFile(file)
+            done = _run(flavour, builder, network, config, calls, written)
         calls.reraise()
-        raise _with_log(InputError(f"{where} does not take this graph: {_refused(parser, calls)}"), calls)
-    _require_used_inputs(network, where)
-    config = builder.create_builder_config()
-    flavour.aim(config, sm)
-    _set_options(trt, config, options)
-    _add_profiles(builder, network, config, profiles, where)
-    config.progress_monitor = monitor(trt, calls, advance)
-    flavour.use_timings(config, timings)
-    with open(engine, "wb", buffering=0) as file:
-        written = HashedFile(file)
-        done = _run(flavour, builder, network, config, calls, written)
-    calls.reraise()
-    if not done:
-        raise _with_log(ParrotError(f"{where} built no engine for SM {sm}: {build_error(calls.errors)}"), calls)
-    seconds = time.perf_counter() - started
-    return Built(written.size, written.sha256, seconds, tuple(calls.warnings), flavour.timings(config))
+        if not done:
+            raise _with_log(ParrotError(f"{where} built no engine for SM {sm}: {build_error(calls.errors)}"), calls)
+        kept = flavour.timings(config)
+    return Built(written.size, written.sha256, time.perf_counter() - started, tuple(calls.warnings), kept)
 
 
 def _run(flavour: Flavour, builder: Any, network: Any, config: Any, calls: Calls, file: HashedFile) -> bool:

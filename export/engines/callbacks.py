@@ -5,6 +5,7 @@ cancelled at the next step, and ``Calls.reraise`` raises it once TensorRT has re
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,21 +37,44 @@ class Calls:
             raise self.raised
 
 
-def logger(trt: Any, calls: Calls) -> Any:
-    """An ``ILogger`` that collects warnings and errors in ``calls``."""
+_loggers: dict[type, Any] = {}
+_turn = threading.Lock()
+
+
+@contextmanager
+def logger(trt: Any, calls: Calls) -> Iterator[Any]:
+    """The ``ILogger`` of this process, whose warnings and errors go to ``calls`` meanwhile; builds take turns.
+
+    TensorRT keeps the first logger it is given for as long as any builder lives, one that a traceback holds among them,
+    and ignores every other: with a new one for each build, what the second says would be told to the first.
+    """
+    with _turn:
+        log = _loggers.get(trt.ILogger)
+        if log is None:
+            log = _loggers[trt.ILogger] = _new_logger(trt)
+        log.calls = calls
+        try:
+            yield log
+        finally:
+            log.calls = Calls()
+
+
+def _new_logger(trt: Any) -> Any:
     kept = {
-        trt.ILogger.WARNING: calls.warnings,
-        trt.ILogger.ERROR: calls.errors,
-        trt.ILogger.INTERNAL_ERROR: calls.errors,
+        trt.ILogger.WARNING: "warnings",
+        trt.ILogger.ERROR: "errors",
+        trt.ILogger.INTERNAL_ERROR: "errors",
     }
 
     class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.calls = Calls()
 
         def log(self, severity: Any, message: str) -> None:
+            calls = self.calls
             with calls.guard():
-                lines = kept.get(severity)
+                lines = getattr(calls, kept[severity]) if severity in kept else None
                 if lines is not None and message not in lines:
                     lines.append(message)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +13,7 @@ from tiny_checkpoint import HEAD_DIM, KV_HEADS, LAYERS, MAX_LEN
 
 from parrot_export.author import Authored, author
 from parrot_export.checkpoint import Checkpoint
+from parrot_export.engines.callbacks import Calls, logger
 from parrot_export.plan import plan
 from parrot_export.ranges import collect_ranges
 from parrot_runtime.manifest import Graph
@@ -160,21 +162,24 @@ def compile_model(
     """
     import tensorrt_rtx as trt
 
-    class Log(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.lines: list[str] = []
+    calls = Calls()
+    with logger(trt, calls) as log:
+        engine = _compiled(trt, log, path, profiles, capabilities)
+    return engine, calls.warnings + calls.errors
 
-        def log(self, severity: trt.ILogger.Severity, text: str) -> None:
-            if severity <= trt.ILogger.WARNING:
-                self.lines.append(text)
 
-    log = Log()
+def _compiled(
+    trt: ModuleType,
+    log: object,
+    path: str,
+    profiles: Sequence[dict[str, list[tuple[int, ...]]]],
+    capabilities: Sequence[str],
+) -> object:
     builder = trt.Builder(log)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(path):
-        return None, log.lines + [parser.get_error(number).desc() for number in range(parser.num_errors)]
+        return None
     config = builder.create_builder_config()
     config.num_compute_capabilities = len(capabilities)
     for number, name in enumerate(capabilities):
@@ -184,4 +189,4 @@ def compile_model(
         for name, choices in profile.items():
             shapes.set_shape(name, *choices)
         config.add_optimization_profile(shapes)
-    return builder.build_serialized_network(network, config), log.lines
+    return builder.build_serialized_network(network, config)

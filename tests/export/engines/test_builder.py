@@ -58,6 +58,19 @@ def test_an_engine_for_a_gpu_that_is_not_here(rtx, gemm, sm):
     assert f"sm{sm}".encode() in data.lower() or f"sm_{sm}".encode() in data.lower()
 
 
+def test_each_build_is_told_its_own(rtx, gemm, tmp_path):
+    """Also while the builder of another lives, which a traceback that is kept holds: TensorRT then keeps its logger."""
+    net = gemm_net(tmp_path, inputs=[value("u", ["batch", 3])], after=[helper.make_node("Nonsense", ["z"], ["y"])])
+    with pytest.raises(InputError, match="does not take this graph") as kept:
+        build(rtx, net)
+    _, built = build(rtx, gemm)
+    assert built.warnings == ()
+    with pytest.raises(InputError, match="does not take this graph") as again:
+        build(rtx, net)
+    assert str(again.value) == str(kept.value)
+    assert again.value.__notes__ == kept.value.__notes__
+
+
 def test_whole_and_streamed_engines_are_of_one_size(rtx, gemm, monkeypatch):
     _, streamed = build(rtx, gemm)
     monkeypatch.setattr(Flavour, "streams", False)
