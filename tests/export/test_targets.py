@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tiny_checkpoint import tiny_model, write_checkpoint
 
 from parrot_export.bundle import ExportRequest, export
 from parrot_export.cli import main
@@ -79,6 +80,18 @@ def test_both_sets_of_graphs_share_files_and_are_both_verified(checkpoint, tmp_p
     worst = [one["relative"] for tensors in own["graphs"].values() for t in tensors.values() for one in t.values()]
     assert 0 < max(worst) <= own["tolerance"]["relative"]
     assert Parrot.load(folder, threads=1).ask(None, "?", max_new_tokens=2).text is not None
+
+
+def test_another_family_goes_the_whole_way(tmp_path):
+    """Norms of queries and keys, an encoder without a class token: both sets of graphs, on the samples, as a chain."""
+    text = {"model_type": "qwen3", "head_dim": 32}
+    vision = {"model_type": "siglip_vision_model"}
+    model = tiny_model(text=text, vision=vision, vision_feature_select="patch", num_experts=3)
+    source = write_checkpoint(tmp_path / "checkpoint", model)
+    folder, manifest = export(request(source, tmp_path / "x", dialect="tensorrt-modern"))
+    assert manifest.verification["status"] == manifest.verification["tensorrt"]["status"] == "passed"
+    assert not [name for name in manifest.files if "tensorrt" in name and name.endswith(".safetensors")]
+    assert inspect(folder)["tensorrt"]["decoder"]["operators"]["RMSNormalization"] == 13  # of which six of heads
 
 
 def test_without_tensorrt_nothing_has_changed(checkpoint, tmp_path):
