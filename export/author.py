@@ -1,5 +1,6 @@
 """All graphs of a model, written in one dialect, with the weight files they read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,21 +11,31 @@ from parrot_export.architecture import EMBEDDING
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.dialects.base import Dialect
 from parrot_export.dialects.ort import OrtDialect
+from parrot_export.dialects.tensorrt_classic import ClassicDialect
+from parrot_export.dialects.tensorrt_modern import ModernDialect
 from parrot_export.graphs import decoder, encoder, experts
 from parrot_export.plan import Plan
-from parrot_export.weights import WeightFile, copied
+from parrot_export.weights import Shelf, WeightFile, copied
 from parrot_runtime.manifest import EMBEDDING_NAME, Graph
 
-DIALECTS: dict[str, type[Dialect]] = {"ort": OrtDialect}
+DIALECTS: dict[str, type[Dialect]] = {
+    "ort": OrtDialect,
+    "tensorrt-modern": ModernDialect,
+    "tensorrt-classic": ClassicDialect,
+}
 
 
 @dataclass(frozen=True)
 class Authored:
-    """Graphs that are ready to be saved: per role the model and its manifest entry; and the files of their weights."""
+    """Graphs that are ready to be saved: per role the model and its manifest entry; and the files of their weights.
+
+    ``products`` are, per role, the values that enter matrix products, by the names of the modules.
+    """
 
     models: dict[str, ir.Model]
     graphs: dict[str, Graph]
     files: tuple[WeightFile, ...]
+    products: dict[str, dict[str, str]]
 
     @property
     def size(self) -> int:
@@ -37,29 +48,49 @@ class Authored:
             ir.save(model, folder / self.graphs[role].file)
 
 
-def author(checkpoint: Checkpoint, plan: Plan, max_len: int) -> Authored:
+def author(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    max_len: int,
+    *,
+    beside: Authored | None = None,
+    ranges: Mapping[str, float] | None = None,
+) -> Authored:
     """Write every graph of the checkpoint's model. No weights are read but a few small tables.
 
     The graphs stand at the top of the bundle and their data below them: onnxruntime and onnx's checker refuse external
     data that is reached through ``..``. The word embeddings have a file of their own, which the runtime looks rows up
     in and a tied output layer reads as well.
+
+    With ``beside``, graphs of the same checkpoint in another dialect, the new ones go by names that carry their
+    dialect, read its files where a tensor stands there as they want it, and bring files for the rest alone.
+
+    ``ranges`` says how large the inputs of products get (see ``parrot_export.ranges``); a plan that quantises
+    activations needs it. Raises InputError where it does not have one of them.
     """
-    model = checkpoint.architecture
+    model, suffix = checkpoint.architecture, f".{plan.dialect}" if beside else ""
+    earlier = beside.files if beside else ()
     embedding = WeightFile(EMBEDDING_NAME)
     table = copied(checkpoint.tensors[f"{EMBEDDING}.weight"], plan.embedding, name="embed_tokens.weight")
-    elsewhere = {f"{EMBEDDING}.weight": embedding.place([table])}
+    holder = next((file for file in earlier if file.holds([table])), None if beside else embedding)
+    elsewhere = {f"{EMBEDDING}.weight": holder.place([table])} if holder else {}
     writers = {"encoder": (encoder.ROOT, encoder.write_encoder)}
     if model.experts:
         writers["experts"] = experts.ROOT, experts.write_experts
     writers["decoder"] = decoder.ROOT, partial(decoder.write_decoder, max_len=max_len)
     dialects, files = {}, [embedding]
     for role, (root, write) in writers.items():
-        weights = WeightFile(f"weights/{role}.safetensors")
-        dialects[role] = DIALECTS[plan.dialect](root, plan.components[role], checkpoint, weights, elsewhere)
+        weights = WeightFile(f"weights/{role}{suffix}.safetensors")
+        shelf = Shelf(weights, earlier)
+        dialects[role] = DIALECTS[plan.dialect](root, plan, role, checkpoint, shelf, elsewhere, ranges)
         write(dialects[role], model)
         files.append(weights)
+    files = [file for file in files if file.size]
     for file in files:
         file.seal()
     models = {role: dialect.finish() for role, dialect in dialects.items()}
-    graphs = {role: dialect.describe(f"{role}.onnx") for role, dialect in dialects.items()}
-    return Authored(models, graphs, tuple(files))
+    graphs = {role: dialect.describe(f"{role}{suffix}.onnx") for role, dialect in dialects.items()}
+    products = {
+        role: {module: value.name for module, value in dialect.products.items()} for role, dialect in dialects.items()
+    }
+    return Authored(models, graphs, tuple(files), products)

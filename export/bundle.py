@@ -1,95 +1,123 @@
-"""From a checkpoint to a published bundle: author, stream, check, verify, describe, publish.
+"""From a checkpoint to a published bundle: author, stream, check, verify, describe, publish; and its engines.
 
 Everything is written into a hidden folder beside the final one. Only when the graphs are checked and verified does that
-folder get its name; until then the final path holds the old bundle whole, or nothing.
+folder get its name; until then the final path holds the old bundle whole, or nothing. Engines are a cache of the
+published bundle, built last: one that cannot be built takes no verified bundle away.
 """
 
-import importlib.metadata
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parrot_export.author import Authored, author
 from parrot_export.card import model_card
 from parrot_export.checkpoint import Checkpoint, open_checkpoint, require_folder
-from parrot_export.plan import Plan, plan
+from parrot_export.choice import Choice, choose
+from parrot_export.description import model_dims, new_manifest
+from parrot_export.plan import plan
+from parrot_export.progress import Progress, no_progress
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_runtime.languages import CODES
-from parrot_runtime.manifest import (
-    MANIFEST_NAME,
-    SCHEMA_VERSION,
-    TOKENIZER_NAME,
-    Manifest,
-    ModelDims,
-    record_files,
-    to_json,
-)
+from parrot_runtime.manifest import MANIFEST_NAME, TOKENIZER_NAME, Graph, Manifest, ModelDims, record_files, to_json
 from parrot_runtime.publish import publish_directory
+
+if TYPE_CHECKING:
+    from parrot_export.engines.cache import Engines
+    from parrot_export.reference import Reference
 
 BUNDLES = Path("bundles")
 CARD_NAME = "README.md"
 # The longest sequence the training sees (Table 13), and so the most a KV cache is worth by default.
 DEFAULT_MAX_LEN = 2048
-_TOOLS = ("parrot-edge", "onnx", "onnx-ir", "onnxruntime", "torch", "transformers", "numpy", "safetensors")
-
-# Opens a progress bar with a label and a length, and gives the function that moves it on.
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-@contextmanager
-def no_progress(_label: str, _length: int) -> Iterator[Callable[[int], None]]:
-    """The progress bar nobody sees."""
-    yield lambda _count: None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
     """What to export. None takes the default: the newest finished stage 2, ``bundles/<name>-<precision>``, and the
-    model's longest sequence up to ``DEFAULT_MAX_LEN``."""
+    model's longest sequence up to ``DEFAULT_MAX_LEN``; the cpu and, where one is installed, TensorRT; its modern
+    dialect; engines for the GPU here or the usual ones, for eight slots."""
 
     checkpoint: Path | None = None
     output: Path | None = None
     precision: str = "fp16"
-    target: str = "cpu"
+    target: str | None = None
+    dialect: str | None = None
+    sms: tuple[int, ...] | None = None
+    max_batch: int | None = None
     max_len: int | None = None
     vision_tower: Path | None = None
     verify: bool = True
     force: bool = False
 
 
-def export(request: ExportRequest, progress: Progress = no_progress) -> tuple[Path, Manifest]:
+def export(
+    request: ExportRequest,
+    progress: Progress = no_progress,
+    note: Callable[[str], None] = lambda _line: None,
+    built: Callable[["Engines"], None] = lambda _engines: None,
+) -> tuple[Path, Manifest]:
     """Export a checkpoint; the bundle's folder and its manifest.
 
+    ``note`` is told what a person should know meanwhile, ``built`` of the engines of each GPU.
     Raises InputError for anything wrong with the request or the checkpoint, and ParrotError when the bundle fails its
-    verification or cannot be written; in both cases nothing is published.
+    verification or cannot be written; in both cases nothing is published. When engines cannot be built, ParrotError
+    says so, and the bundle stands.
     """
-    chosen = plan(request.precision, request.target)
+    choice = choose(request.precision, request.target, request.dialect, request.sms, request.max_batch)
     source = request.checkpoint or _newest_run()
     require_folder(source)
     name = _name(source)
-    output = request.output or BUNDLES / f"{name}-{chosen.precision}"
+    output = request.output or BUNDLES / f"{name}-{choice.suffix}"
     if request.verify:
         import_onnxruntime()  # said now, not after the weights are written
     if request.force:
         _require_bundle(output)
     with _one_line_for_full_disks(output), publish_directory(output, force=request.force) as folder:
         checkpoint = open_checkpoint(source, request.vision_tower)
-        max_len = _max_len(checkpoint, request.max_len)
-        authored = author(checkpoint, chosen, max_len)
-        _write(authored, checkpoint, folder, progress)
-        manifest = _manifest(checkpoint, authored, chosen, name=name, max_len=max_len, folder=folder)
+        dims = model_dims(checkpoint, _max_len(checkpoint, request.max_len))
+        quantised = choice.tensorrt is not None and choice.tensorrt.rounds_activations
+        reference = _reference(checkpoint, dims, progress) if request.verify or quantised else None
+        ranges = _ranges(checkpoint, dims, folder, reference, progress) if quantised and reference else None
+        parts = _author(checkpoint, choice, dims.max_len, ranges)
+        _write(parts, checkpoint, folder, progress)
+        manifest = new_manifest(checkpoint, parts.graphs, choice, name=name, dims=dims, folder=folder)
         _check(folder, manifest)
-        if request.verify:
-            manifest = replace(manifest, verification=_verify(folder, manifest, checkpoint, progress))
+        if request.verify and reference:
+            manifest = replace(manifest, verification=_verify(folder, manifest, reference, progress))
         (folder / CARD_NAME).write_text(model_card(manifest, checkpoint.recipe.training), encoding="utf-8")
         card = {path: record for path, record in record_files(folder).items() if path == CARD_NAME}
         manifest = replace(manifest, files=dict(sorted((manifest.files | card).items())))
         (folder / MANIFEST_NAME).write_text(to_json(manifest), encoding="utf-8")
+    _build(output, choice, request.max_batch, progress, note, built)
     return output, manifest
+
+
+def _build(
+    output: Path,
+    choice: Choice,
+    max_batch: int | None,
+    progress: Progress,
+    note: Callable[[str], None],
+    built: Callable[["Engines"], None],
+) -> None:
+    """The engines of the published bundle, or a note that says why there are none."""
+    if choice.note:
+        note(choice.note)
+    if choice.builder is None:
+        return
+    from parrot_export.engines.cache import EngineRequest, build_engines
+
+    try:
+        for engines in build_engines(
+            EngineRequest(bundle=output, max_batch=max_batch), progress, note, target=choice.builder
+        ):
+            built(engines)
+    except ParrotError as error:
+        raise ParrotError(f"{output} stands, but its engines are not all built: {error}") from error
 
 
 def _require_bundle(output: Path) -> None:
@@ -124,55 +152,73 @@ def _max_len(checkpoint: Checkpoint, asked: int | None) -> int:
     return asked
 
 
-def _write(authored: Authored, checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < authored.size:
-        raise ParrotError(
-            f"{folder.parent}: {authored.size / 2**20:,.0f} MiB of weights, but {free / 2**20:,.0f} MiB free; "
-            "make room, or give another place with -o"
-        )
-    with progress("Writing weights", authored.size) as advance:
-        for file in authored.files:
-            file.write(folder, advance)
-    authored.save_graphs(folder)
+@dataclass(frozen=True)
+class _Parts:
+    """The graphs of a bundle, in either dialect or both; files that both read are the first's."""
+
+    cpu: Authored | None
+    tensorrt: Authored | None
+
+    @property
+    def all(self) -> list[Authored]:
+        return [part for part in (self.cpu, self.tensorrt) if part]
+
+    @property
+    def graphs(self) -> tuple[dict[str, Graph], dict[str, Graph]]:
+        """Both dialects' manifest entries by role, none for a dialect that is not there."""
+        return self.cpu.graphs if self.cpu else {}, self.tensorrt.graphs if self.tensorrt else {}
+
+
+def _author(checkpoint: Checkpoint, choice: Choice, max_len: int, ranges: dict[str, float] | None) -> _Parts:
+    cpu = author(checkpoint, choice.cpu, max_len) if choice.cpu else None
+    if choice.tensorrt is None:
+        return _Parts(cpu, None)
+    return _Parts(cpu, author(checkpoint, choice.tensorrt, max_len, beside=cpu, ranges=ranges))
+
+
+def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
+    free, size = shutil.disk_usage(folder).free, sum(part.size for part in parts.all)
+    _require_room(folder, size, free)
+    with progress("Writing weights", size) as advance:
+        for part in parts.all:
+            for file in part.files:
+                file.write(folder, advance)
+            part.save_graphs(folder)
     shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER_NAME)
 
 
-def _manifest(
-    checkpoint: Checkpoint, authored: Authored, chosen: Plan, *, name: str, max_len: int, folder: Path
-) -> Manifest:
-    """The manifest of what stands in ``folder``, not verified yet and without a card."""
-    model = checkpoint.architecture
-    decoder, experts = model.decoder, model.experts
-    dims = ModelDims(
-        hidden_size=decoder.width,
-        layers=decoder.layers,
-        heads=decoder.heads,
-        kv_heads=decoder.kv_heads,
-        head_dim=decoder.head_dim,
-        vocab_size=decoder.vocabulary,
-        max_len=max_len,
-        image_tokens=model.vision.tokens,
-        experts=experts.count if experts else 0,
-        expert_kind=experts.kind if experts else "mlp",
-        residual=experts.residual if experts else "paper",
-        alpha=experts.alpha if experts else 1.0,
-    )
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        name=name,
-        model=dims,
-        languages=CODES,
-        image=checkpoint.recipe.image,
-        prompt=checkpoint.recipe.prompt,
-        target=chosen.target,
-        precision=chosen.precision,
-        kv_dtype=chosen.kv_dtype,
-        graphs=authored.graphs,
-        files=record_files(folder),
-        verification={"status": "skipped"},
-        tools=_tool_versions(),
-    )
+def _require_room(folder: Path, size: int, free: int) -> None:
+    if free < size:
+        raise ParrotError(
+            f"{folder.parent}: {size / 2**20:,.0f} MiB of weights, but {free / 2**20:,.0f} MiB free; "
+            "make room, or give another place with -o"
+        )
+
+
+def _reference(checkpoint: Checkpoint, dims: ModelDims, progress: Progress) -> "Reference":
+    """What torch computes on the samples: what graphs are compared with, and what ranges are collected on."""
+    from parrot_export.reference import compute_reference, prepare
+    from parrot_export.samples import verification_samples
+
+    recipe = checkpoint.recipe
+    samples = verification_samples()
+    questions = prepare(checkpoint.tokenizer, dims.image_tokens, recipe.image, recipe.prompt, samples)
+    with progress("Answering in torch", len(samples)) as advance:
+        return compute_reference(checkpoint.load_model(), questions, progress=advance)
+
+
+def _ranges(
+    checkpoint: Checkpoint, dims: ModelDims, folder: Path, reference: "Reference", progress: Progress
+) -> dict[str, float]:
+    """How large the inputs of products get on the samples, by a copy in float32 that stands in ``folder`` meanwhile."""
+    from parrot_export.ranges import sample_ranges
+
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, progress("Collecting ranges", 1) as advance:
+        exact = author(checkpoint, plan("fp32", "tensorrt", "tensorrt-classic"), dims.max_len)
+        _require_room(folder, exact.size, shutil.disk_usage(folder).free)
+        ranges = sample_ranges(Path(scratch), exact, reference)
+        advance(1)
+    return ranges
 
 
 def _check(folder: Path, manifest: Manifest) -> None:
@@ -181,28 +227,16 @@ def _check(folder: Path, manifest: Manifest) -> None:
     check_graphs(folder, manifest)
 
 
-def _verify(folder: Path, manifest: Manifest, checkpoint: Checkpoint, progress: Progress) -> dict[str, Any]:
-    from parrot_export.samples import verification_samples
-    from parrot_export.verify import VerificationError, verify
+def _verify(folder: Path, manifest: Manifest, reference: "Reference", progress: Progress) -> dict[str, Any]:
+    from parrot_export.verify import VerificationError, compare
 
-    samples = verification_samples()
     try:
-        with progress("Verifying against torch", len(samples)) as advance:
-            return verify(folder, manifest, checkpoint.load_model(), samples, progress=advance)
+        with progress("Verifying against torch", len(reference.questions)) as advance:
+            return compare(folder, manifest, reference, progress=advance)
     except VerificationError as error:
-        way_out = "report this" if manifest.precision == "fp32" else "try --fp32, and report this if that fails too"
+        finer = {"fp32": None, "fp16": "--fp32", "bf16": "--fp32"}.get(manifest.precision, "--fp16")
+        way_out = f"try {finer}, and report this if that fails too" if finer else "report this"
         raise VerificationError(f"{error}; nothing was published: {way_out}") from error
-
-
-def _tool_versions() -> dict[str, str]:
-    """Versions of what made the bundle, of the tools that are installed."""
-    versions = {}
-    for tool in _TOOLS:
-        try:
-            versions[tool] = importlib.metadata.version(tool)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 @contextmanager

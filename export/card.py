@@ -23,14 +23,38 @@ def _head(manifest: Manifest, training: Mapping[str, Any]) -> str:
     names = ", ".join(BY_CODE[code].english_name if code in BY_CODE else code for code in manifest.languages)
     body = f"""# {manifest.name}, {manifest.precision} for {manifest.target}
 
-A Parrot bundle: answers questions about pictures in {names}, on onnxruntime and without torch.
+A Parrot bundle: answers questions about pictures in {names}, without torch.
 
-```sh
+{_how_to_run(manifest)}"""
+    return "\n".join(front) + body
+
+
+def _how_to_run(manifest: Manifest) -> str:
+    """What runs these graphs today, and the commands for it."""
+    if not manifest.graphs:
+        return _TENSORRT_ALONE
+    return _WITH_ONNXRUNTIME + (_TENSORRT_BESIDE if manifest.tensorrt else "")
+
+
+_WITH_ONNXRUNTIME = """```sh
 parrot-run --bundle THIS_FOLDER picture.jpg "Görselde ne var?"
 parrot-export inspect THIS_FOLDER
 ```
 """
-    return "\n".join(front) + body
+_TENSORRT_BESIDE = """
+That is onnxruntime. The same graphs are here for TensorRT too; `parrot-export engines THIS_FOLDER` builds their
+engines, which `parrot-run` does not use yet.
+"""
+_TENSORRT_ALONE = """It holds graphs for TensorRT alone, and **`parrot-run` cannot run it yet**.
+What can: TensorRT's own API, once the engines are built, with the inputs that `inspect` shows; and `verify`, which runs
+the graphs as they are written on onnxruntime's CPU provider, unless they are bfloat16, of which that has no products.
+
+```sh
+parrot-export engines THIS_FOLDER
+parrot-export verify THIS_FOLDER
+parrot-export inspect THIS_FOLDER
+```
+"""
 
 
 def _model(manifest: Manifest) -> str:
@@ -77,29 +101,41 @@ def _training(training: Mapping[str, Any]) -> str:
 
 
 def _precision(manifest: Manifest) -> str:
-    result, codes = manifest.verification, manifest.languages
-    if result.get("status") != "passed":
+    result = manifest.verification
+    if result.get("status") not in ("passed", "not run"):
         return "## Precision\n\n**Not verified**: this bundle was exported with `--no-verify`.\n"
-    tolerance = result["tolerance"]
+    parts = [(_SETS[name], part) for name, part in (("cpu", result), ("tensorrt", result.get("tensorrt", {})))]
+    tables = [_table(manifest, result, name, part) for name, part in parts if "graphs" in part]
+    tensorrt = result.get("tensorrt", {})
+    if "reason" in tensorrt:
+        tables.append(f"TensorRT's graphs were **not run**: {tensorrt['reason']}.\n")
+    tables.append(_LIMITS)
+    return f"## Precision\n\n{chr(10).join(tables)}"
+
+
+# What a table calls the graphs it is about.
+_SETS = {"cpu": "Every graph", "tensorrt": "Every TensorRT graph, run by onnxruntime as it is written,"}
+_LIMITS = """This says that the export computes what the checkpoint computes. How often the model is right is another \
+question; `parrot-eval` measures it.
+"""
+
+
+def _table(manifest: Manifest, whole: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:
+    codes, tolerance = manifest.languages, result["tolerance"]
     rows = [
         f"| {graph}: {tensor} | {_cells(format(by_code[code]['relative'], '.1e') for code in codes)}"
         for graph, tensors in result["graphs"].items()
         for tensor, by_code in tensors.items()
     ]
     counts = [result["greedy"][code] for code in codes]
-    return f"""## Precision
-
-Weights are stored as {manifest.precision}. Every graph was compared with {result["reference"]}, on \
-{result["samples"]} questions about held-out pictures and {result["steps"]} tokens of each answer. Largest difference, \
+    return f"""Weights are stored as {manifest.precision}. {name} was compared with {whole["reference"]}, on \
+{whole["samples"]} questions about held-out pictures and {whole["steps"]} tokens of each answer. Largest difference, \
 as a share of the largest value in torch ({tolerance["relative"]:g} is allowed: {tolerance["reason"]}):
 
 | | {_cells(codes)}
 |---|{"---|" * len(codes)}
 {chr(10).join(rows)}
 | chain: greedy tokens equal to torch's | {_cells(f"{count['equal']}/{count['tokens']}" for count in counts)}
-
-This says that the export computes what the checkpoint computes. How often the model is right is another question; \
-`parrot-eval` measures it.
 """
 
 

@@ -12,6 +12,7 @@ import onnx
 from parrot_runtime.errors import BundleError
 from parrot_runtime.manifest import Manifest
 
+TENSORRT = "tensorrt."
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 _AGAIN = "export the bundle again"
 
@@ -19,11 +20,14 @@ _AGAIN = "export the bundle again"
 def check_graphs(folder: Path, manifest: Manifest) -> dict[str, dict[str, int]]:
     """Check every graph of the bundle in ``folder``; per role, how many nodes of each operator it has.
 
+    TensorRT's graphs are those whose roles begin with ``tensorrt.``.
+
     Raises BundleError for a graph that onnx refuses, an operator of an unknown domain, and external data that is not
     in a file the manifest lists, or not wholly inside it.
     """
     operators = {}
-    for role, graph in manifest.graphs.items():
+    named = {f"{TENSORRT}{role}": graph for role, graph in manifest.tensorrt.items()}
+    for role, graph in (manifest.graphs | named).items():
         path = folder / graph.file
         try:
             onnx.checker.check_model(str(path), full_check=True)
@@ -58,6 +62,8 @@ def _check_data(tensor: onnx.TensorProto, path: Path, manifest: Manifest) -> Non
     except (KeyError, ValueError) as error:
         raise BundleError(f"{path}: {tensor.name} does not say where its data lies; {_AGAIN}") from error
     size = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    if tensor.data_type == onnx.TensorProto.INT4:
+        size = (size + 1) // 2  # two to a byte
     if length != size or offset < 0 or offset + length > record.size:
         raise BundleError(
             f"{path}: {tensor.name} takes {size} bytes, but {length} at {offset} of {entries['location']} "

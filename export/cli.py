@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from parrot_runtime.command import ParrotGroup, verbose_option
+from parrot_runtime.flavours import FLAVOURS
+from parrot_runtime.names import TARGETS, TENSORRT_DIALECTS
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -45,6 +47,7 @@ def main() -> None:
     parrot-export --fp16
     parrot-export CHECKPOINT -o bundles/mine --fp32
     parrot-export inspect bundles/nano-fp16
+    parrot-export engines bundles/nano-fp16 --sm 89
     """
 
 
@@ -53,29 +56,42 @@ def main() -> None:
 @click.option("-o", "--output", metavar="BUNDLE", type=_FOLDER, help="Bundle folder [bundles/<name>-<precision>].")
 @click.option("--fp32", "precision", flag_value="fp32", help="Weights in float32.")
 @click.option("--fp16", "precision", flag_value="fp16", help="Weights in float16, arithmetic in float32 (the default).")
-@click.option("--target", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="Where it will run.")
+@click.option("--bf16", "precision", flag_value="bf16", help="Weights and products in bfloat16; TensorRT.")
+@click.option("--int8", "precision", flag_value="int8", help="Weights and inputs of products in int8; TensorRT.")
+@click.option("--int4", "precision", flag_value="int4", help="Weights of LLM and experts in int4; TensorRT.")
+@click.option("--fp8", "precision", flag_value="fp8", help="Weights and inputs of products in fp8; TensorRT, SM 89 on.")
+@click.option("--target", type=click.Choice(TARGETS), help="Where it will run [cpu, and TensorRT where installed].")
+@click.option("--dialect", type=click.Choice(TENSORRT_DIALECTS), help="TensorRT's graphs [modern; classic for 10.3].")
+@click.option("--sm", metavar="N,N", help="GPUs to build engines for, such as 80,89,120 [the GPU here, or these].")
+@click.option("--max-batch", type=int, metavar="N", help="Most slots, pictures or questions at once in engines [8].")
 @click.option("--max-len", type=int, metavar="N", help="Longest sequence [the model's, 2048 at most].")
 @click.option("--vision-tower", metavar="FOLDER", type=_FOLDER, help="Vision encoder of a released checkpoint.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every graph with torch.")
 @click.option("--force", is_flag=True, help="Replace the bundle that has the name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @verbose_option
-def export(precision: str | None, as_json: bool, **options: Any) -> None:
+def export(precision: str | None, sm: str | None, as_json: bool, **options: Any) -> None:
     """Export CHECKPOINT, by default the newest finished `parrot-train stage2`.
 
     Example: parrot-export runs/nano/stage2 -o bundles/mine --fp32
     """
     from parrot_export.bundle import ExportRequest
     from parrot_export.bundle import export as run_export
+    from parrot_export.engines.targets import parse_sms
     from parrot_export.inspection import describe_verification
 
-    folder, manifest = run_export(ExportRequest(precision=precision or "fp16", **options), _progress)
+    sms = parse_sms(sm) if sm is not None else None
+    request = ExportRequest(precision=precision or "fp16", sms=sms, **options)
+    built: list[Any] = []
+    folder, manifest = run_export(request, _progress, _note, built.append)
     size = sum(record.size for record in manifest.files.values())
     if as_json:
-        _print_json({"bundle": str(folder), "size": size, "verification": manifest.verification})
+        data = {"bundle": str(folder), "size": size, "verification": manifest.verification}
+        _print_json(data | ({"engines": [str(engines.folder) for engines in built]} if built else {}))
         return
     click.echo(f"{folder}: {manifest.name}, {manifest.precision}, {size / 2**20:.1f} MiB")
-    for line in describe_verification(manifest.verification):
+    lines = describe_verification(manifest.verification)
+    for line in (*lines, *(line for engines in built for line in engines.describe())):
         click.echo(f"  {line}")
 
 
@@ -120,11 +136,43 @@ def verify(bundle: Path, checkpoint: Path | None, vision_tower: Path | None, as_
         click.echo(f"  {line}")
 
 
+@main.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--sm", metavar="N,N", help="Compute capabilities, such as 80,89,120 [the GPU here; without one, these].")
+@click.option("--flavour", type=click.Choice(FLAVOURS), help="Which TensorRT [what is installed].")
+@click.option("--max-batch", type=int, metavar="N", help="Most slots, pictures or questions at once [8].")
+@click.option("--max-len", type=int, metavar="N", help="Longest sequence [the bundle's].")
+@click.option("--workspace", type=int, metavar="MIB", help="Most scratch memory of one kernel [what the GPU has].")
+@click.option("--force", is_flag=True, help="Build again what is current.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, one line per GPU.")
+@verbose_option
+def engines(bundle: Path, sm: str | None, workspace: int | None, as_json: bool, **options: Any) -> None:
+    """Build the TensorRT engines of BUNDLE, or rebuild those that are stale, for the GPU here or those named.
+
+    Example: parrot-export engines bundles/nano-fp16 --sm 89,120
+    """
+    from parrot_export.engines.cache import EngineRequest, build_engines
+    from parrot_export.engines.targets import parse_sms
+    from parrot_runtime.engines import BuildOptions
+
+    sms = parse_sms(sm) if sm is not None else None
+    request = EngineRequest(bundle=bundle, sms=sms, options=BuildOptions(workspace), **options)
+    for found in build_engines(request, _progress, _note):
+        if as_json:
+            _print_json(found.as_data())
+        else:
+            click.echo("\n".join(found.describe()))
+
+
 @contextmanager
 def _progress(label: str, length: int) -> Iterator[Any]:
     """A bar on stderr, where that is a terminal."""
     with click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         yield bar.update
+
+
+def _note(line: str) -> None:
+    click.echo(f"parrot-export: {line}", err=True)
 
 
 def _print_json(data: dict[str, Any]) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from parrot_export.bundle import Progress, no_progress
-from parrot_export.check import check_graphs
-from parrot_runtime.manifest import Manifest, load_manifest, verify_files
+from parrot_export.check import TENSORRT, check_graphs
+from parrot_export.progress import Progress, no_progress
+from parrot_runtime.manifest import Graph, load_manifest, verify_files
 
 
 def inspect(folder: Path) -> dict[str, Any]:
@@ -21,7 +21,12 @@ def inspect(folder: Path) -> dict[str, Any]:
         "languages": list(manifest.languages),
         "model": {name: getattr(dims, name) for name in dims.__dataclass_fields__},
         "image_size": manifest.image.size,
-        "graphs": {role: _graph(manifest, role) | {"operators": operators[role]} for role in manifest.graphs},
+        "graphs": {role: _graph(graph) | {"operators": operators[role]} for role, graph in manifest.graphs.items()},
+        "tensorrt": {
+            role: _graph(graph) | {"operators": operators[f"{TENSORRT}{role}"]}
+            for role, graph in manifest.tensorrt.items()
+        },
+        "tensorrt_dialect": manifest.tensorrt_dialect,
         "files": sizes,
         "size": sum(sizes.values()),
         "verification": manifest.verification,
@@ -29,8 +34,7 @@ def inspect(folder: Path) -> dict[str, Any]:
     }
 
 
-def _graph(manifest: Manifest, role: str) -> dict[str, Any]:
-    graph = manifest.graphs[role]
+def _graph(graph: Graph) -> dict[str, Any]:
     inputs, outputs = ([f"{t.name} {t.dtype} {list(t.axes)}" for t in side] for side in (graph.inputs, graph.outputs))
     return {"file": graph.file, "inputs": inputs, "outputs": outputs}
 
@@ -47,7 +51,8 @@ def describe(found: dict[str, Any]) -> str:
         f"  decoder    {dims['layers']} layers, width {dims['hidden_size']}, vocabulary {dims['vocab_size']}, "
         f"up to {dims['max_len']} positions",
     ]
-    for role, graph in found["graphs"].items():
+    named = {f"{found['tensorrt_dialect']} {role}": graph for role, graph in found["tensorrt"].items()}
+    for role, graph in (found["graphs"] | named).items():
         operators = ", ".join(f"{count} {name}" for name, count in graph["operators"].items())
         lines += [f"  {role}: {graph['file']}", f"    {operators}"]
         lines += [f"    in   {text}" for text in _without_layers(graph["inputs"], "past_key_values.")]
@@ -57,15 +62,29 @@ def describe(found: dict[str, Any]) -> str:
 
 def describe_verification(result: dict[str, Any]) -> list[str]:
     """A verification's result: one line in all, then one per graph and tensor with the worst language."""
-    if "graphs" not in result:
-        return [f"verification: {result.get('status')}"]
-    lines = [f"verification: {result['status']} against {result['reference']}, {result['samples']} samples"]
+    line, tensorrt = f"verification: {result.get('status')}", result.get("tensorrt", {})
+    compared = "graphs" in result or "graphs" in tensorrt
+    lines = [f"{line} against {result['reference']}, {result['samples']} samples" if compared else line]
+    if "graphs" in result:
+        lines += _describe_differences(result, "")
+    if "graphs" in tensorrt:
+        lines += _describe_differences(tensorrt, "tensorrt ")
+    elif tensorrt:
+        reason = f": {tensorrt['reason']}" if "reason" in tensorrt else ""
+        lines.append(f"  tensorrt: {tensorrt['status']}{reason}")
+    return lines
+
+
+def _describe_differences(result: dict[str, Any], prefix: str) -> list[str]:
+    """One line per graph and tensor, with the worst language, and one for the tokens."""
+    lines = []
     for graph, tensors in result["graphs"].items():
         for tensor, languages in tensors.items():
             code, worst = max(languages.items(), key=lambda item: item[1]["relative"])
-            lines.append(f"  {graph}: {tensor} off by {worst['relative']:.1e} of the largest value at most ({code})")
+            off = f"off by {worst['relative']:.1e} of the largest value at most ({code})"
+            lines.append(f"  {prefix}{graph}: {tensor} {off}")
     equal, tokens = (sum(counts[name] for counts in result["greedy"].values()) for name in ("equal", "tokens"))
-    return [*lines, f"  chain: {equal} of {tokens} greedy tokens are torch's"]
+    return [*lines, f"  {prefix}chain: {equal} of {tokens} greedy tokens are torch's"]
 
 
 def _without_layers(tensors: list[str], prefix: str) -> list[str]:

@@ -1,48 +1,61 @@
-"""What numbers an export is written in: precision and target as plain data.
+"""What numbers an export is written in: precision, target and dialect as plain data.
 
-A ``Plan`` says, per graph, how the weights stand on disk and in what type the graph computes. Graph code and dialects
-read it; nothing else decides a type. A new precision is a new entry of ``plan``.
+A ``Plan`` says, per component, how the weights stand on disk and in what type the graph computes. Graph code and
+dialects read it; nothing else decides a type. A new precision is a new entry of ``PRESETS``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
 from parrot_runtime.errors import InputError
+from parrot_runtime.names import TARGETS, TENSORRT_DIALECTS, Precision, Target, TensorRTDialect
 
-Precision = Literal["fp32", "fp16"]
-Target = Literal["cpu"]
-Dtype = Literal["float32", "float16"]
-Role = Literal["encoder", "experts", "decoder"]
+DialectName = Literal["ort", TensorRTDialect]
+Dtype = Literal["float32", "float16", "bfloat16"]
+Stored = Literal["float32", "float16", "bfloat16", "int8", "int4", "float8_e4m3fn"]
+# Three graphs, and the decoder's output layer, which is a quarter of a small model and the last to be quantised.
+Component = Literal["encoder", "experts", "decoder", "lm_head"]
 
-PRECISIONS: tuple[str, ...] = get_args(Precision)
-TARGETS: tuple[str, ...] = get_args(Target)
-ROLES: tuple[str, ...] = get_args(Role)
+ROLES: tuple[str, ...] = get_args(Component)
 
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """One graph's types.
+    """One component's types.
 
     weights: how its matrices are stored. Vectors (norms, biases) and small tables stay float32: they are a thousandth
         of the bytes and the most sensitive numbers of the model.
-    compute: the type of activations and products, at the graph's borders too. Softmax, routing and logits are float32.
+    compute: the type of products. What else computes in it is the dialect's: everything in ``ort``, nothing but the KV
+        cache and the attention over it in TensorRT's two. Softmax, routing and logits are float32 in all.
+    activations: what the inputs of products are rounded to before, by scales fixed at export; None for not at all.
     """
 
-    weights: Dtype
+    weights: Stored
     compute: Dtype
+    activations: Literal["int8", "float8_e4m3fn"] | None = None
+
+    @property
+    def stored(self) -> Dtype:
+        """How those matrices are stored that are not quantised."""
+        return self.weights if self.weights in get_args(Dtype) else self.compute
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole export: its name as typed, one ``ComponentPlan`` per graph, and how the embeddings are stored."""
+    """A whole export: its name as typed, one ``ComponentPlan`` per component, and how the embeddings are stored."""
 
     precision: Precision
     target: Target
-    dialect: Literal["ort"]
+    dialect: DialectName
     components: Mapping[str, ComponentPlan]
     embedding: Dtype
+
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether what enters products is rounded, by scales that must be known when the graphs are written."""
+        return any(component.activations for component in self.components.values())
 
     @property
     def kv_dtype(self) -> Dtype:
@@ -50,18 +63,72 @@ class Plan:
         return self.components["decoder"].compute
 
 
-def plan(precision: str = "fp16", target: str = "cpu") -> Plan:
-    """The plan called ``precision`` for ``target``. Raises InputError for a name that is not offered.
+def _everywhere(plan: ComponentPlan) -> Mapping[str, ComponentPlan]:
+    return MappingProxyType(dict.fromkeys(ROLES, plan))
 
-    fp16 on a CPU means fp16 on disk and float32 arithmetic: onnxruntime has no half-precision products on x86 and wraps
-    every product on fp16 activations in casts. Measured on two busy Zen 4 cores with onnxruntime 1.31, a decoder of six
-    layers 896 wide, float32 against fp16 activations: session 0.35 against 1.90 s, 620 positions in 525 against 565 ms,
-    a decode step in 24.4 against 24.9 ms, largest error against float32 weights 7e-4 against 1.5e-3.
+
+_HALF = ComponentPlan("float16", "float16")
+_INT8 = ComponentPlan("int8", "float16", "int8")
+_INT4 = ComponentPlan("int4", "float16")
+_FP8 = ComponentPlan("float8_e4m3fn", "float16", "float8_e4m3fn")
+
+# fp16 on a CPU means fp16 on disk and float32 arithmetic: onnxruntime has no half-precision products on x86 and wraps
+# every product on fp16 activations in casts. Measured on two busy Zen 4 cores with onnxruntime 1.31, a decoder of six
+# layers 896 wide, float32 against fp16 activations: session 0.35 against 1.90 s, 620 positions in 525 against 565 ms,
+# a decode step in 24.4 against 24.9 ms, largest error against float32 weights 7e-4 against 1.5e-3.
+_ORT: Mapping[str, Mapping[str, ComponentPlan]] = MappingProxyType(
+    {
+        "fp32": _everywhere(ComponentPlan("float32", "float32")),
+        "fp16": _everywhere(ComponentPlan("float16", "float32")),
+    }
+)
+# The output layer stays at float16 where the rest is quantised: its errors are those of the tokens, with nothing after
+# it to even them out. int4 saves memory and memory traffic, of which a picture's encoder, run once, has little.
+_TENSORRT: Mapping[str, Mapping[str, ComponentPlan]] = MappingProxyType(
+    {
+        "fp32": _everywhere(ComponentPlan("float32", "float32")),
+        "fp16": _everywhere(_HALF),
+        "bf16": _everywhere(ComponentPlan("bfloat16", "bfloat16")),
+        "int8": MappingProxyType({"encoder": _INT8, "experts": _INT8, "decoder": _INT8, "lm_head": _HALF}),
+        "int4": MappingProxyType({"encoder": _HALF, "experts": _INT4, "decoder": _INT4, "lm_head": _HALF}),
+        "fp8": MappingProxyType({"encoder": _FP8, "experts": _FP8, "decoder": _FP8, "lm_head": _HALF}),
+    }
+)
+PRESETS: Mapping[DialectName, Mapping[str, Mapping[str, ComponentPlan]]] = MappingProxyType(
+    {"ort": _ORT} | dict.fromkeys(TENSORRT_DIALECTS, _TENSORRT)
+)
+# The dialects a target reads, the preferred one first.
+_READS: Mapping[str, tuple[DialectName, ...]] = MappingProxyType(
+    {target: ("ort",) if target == "cpu" else TENSORRT_DIALECTS for target in TARGETS}
+)
+_FIRST_WITH_FP8 = 89
+
+
+def plan(precision: str = "fp16", target: str = "cpu", dialect: str | None = None) -> Plan:
+    """The plan called ``precision`` for ``target``, in ``dialect`` or the one the target likes best.
+
+    Raises InputError for a name that is not offered, and for a dialect that the target does not read.
     """
-    if target not in TARGETS:
-        raise InputError(f"the target '{target}' is not offered; choose {' or '.join(TARGETS)}")
-    if precision not in PRECISIONS:
-        raise InputError(f"the precision '{precision}' is not offered; choose {' or '.join(PRECISIONS)}")
-    stored: Dtype = "float16" if precision == "fp16" else "float32"
-    components = {role: ComponentPlan(weights=stored, compute="float32") for role in ROLES}
-    return Plan(precision, target, "ort", MappingProxyType(components), embedding=stored)
+    _offered("target", target, TARGETS)
+    chosen = dialect or _READS[target][0]
+    _offered("dialect", chosen, _READS[target])
+    presets = PRESETS[chosen]
+    _offered("precision", precision, presets)
+    components = presets[precision]
+    return Plan(precision, target, chosen, components, embedding=components["lm_head"].stored)
+
+
+def _offered(what: str, name: str, names: Iterable[str]) -> None:
+    if name not in names:
+        raise InputError(f"the {what} '{name}' is not offered; choose {' or '.join(names)}")
+
+
+def require_compute_capabilities(chosen: Plan, capabilities: Iterable[int]) -> None:
+    """Raise InputError when a GPU of one of ``capabilities`` (80 for SM80) cannot compute what ``chosen`` says."""
+    fp8 = any(component.weights == "float8_e4m3fn" for component in chosen.components.values())
+    lacking = [number for number in sorted(capabilities) if number < _FIRST_WITH_FP8]
+    if fp8 and lacking:
+        raise InputError(
+            f"--fp8 needs SM{_FIRST_WITH_FP8} or newer, and SM{lacking[0]} has no fp8 arithmetic; "
+            f"export with --int8, or leave SM{lacking[0]} out"
+        )

@@ -1,6 +1,6 @@
 """What torch computes for a sample: the truth an exported graph is held against."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parrot_runtime.errors import ParrotError
-from parrot_runtime.image import preprocess
-from parrot_runtime.manifest import TOKENIZER_NAME, Manifest
+from parrot_runtime.image import ImageRecipe, preprocess
+from parrot_runtime.manifest import TOKENIZER_NAME, Manifest, PromptRecipe
 from parrot_runtime.prompt import PromptEncoder, Turn
 from parrot_runtime.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from parrot_export.samples import Sample
     from parrot_train.model import ParrotForConditionalGeneration
+
+
+# How many tokens of each answer are compared.
+STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -46,20 +50,55 @@ class Expected:
     words: np.ndarray
 
 
-def prepare(folder: Path, manifest: Manifest, samples: Sequence["Sample"]) -> list[Question]:
-    """The samples as the bundle in ``folder`` has them: its tokenizer, its recipes, by the code the runtime uses."""
-    prompts = PromptEncoder(load_tokenizer(folder / TOKENIZER_NAME))
+@dataclass(frozen=True)
+class Reference:
+    """What torch computes on the samples, ``steps`` tokens of each answer, and which torch it was."""
+
+    questions: tuple[Question, ...]
+    answers: tuple[Expected, ...]
+    steps: int
+    name: str
+
+
+def compute_reference(
+    model: "ParrotForConditionalGeneration",
+    questions: Sequence[Question],
+    *,
+    steps: int = STEPS,
+    progress: Callable[[int], None] = lambda _count: None,
+) -> Reference:
+    """Run ``model`` on every question; ``progress`` is told of each. Raises as ``expect`` does."""
+    import torch
+
+    answers = []
+    for question in questions:
+        answers.append(expect(model, question, steps))
+        progress(1)
+    return Reference(tuple(questions), tuple(answers), steps, f"torch {torch.__version__}, float32")
+
+
+def prepare(
+    tokenizer: Path, image_tokens: int, image: ImageRecipe, prompt: PromptRecipe, samples: Sequence["Sample"]
+) -> list[Question]:
+    """The samples as a bundle has them: its tokenizer, its recipes, by the code the runtime uses."""
+    prompts = PromptEncoder(load_tokenizer(tokenizer))
     questions = []
     for sample in samples:
         encoded = prompts.encode(
             [Turn("user", sample.question, 1)],
-            image_tokens=manifest.model.image_tokens,
-            system=manifest.prompt.system,
+            image_tokens=image_tokens,
+            system=prompt.system,
             generation=True,
         )
-        pixels = preprocess(sample.image, manifest.image)[None]
+        pixels = preprocess(sample.image, image)[None]
         questions.append(Question(sample.language, pixels, encoded.input_ids))
     return questions
+
+
+def prepare_for(folder: Path, manifest: Manifest, samples: Sequence["Sample"]) -> list[Question]:
+    """``prepare`` for the bundle in ``folder``."""
+    tokens = manifest.model.image_tokens
+    return prepare(folder / TOKENIZER_NAME, tokens, manifest.image, manifest.prompt, samples)
 
 
 def expect(model: "ParrotForConditionalGeneration", question: Question, steps: int) -> Expected:

@@ -67,6 +67,14 @@ class StoredTensor:
             for first in range(0, slab.elements, step):
                 yield slab.read(first, min(step, slab.elements - first))
 
+    def row_chunks(self) -> Iterator[np.ndarray]:
+        """All numbers in order, as whole rows of the last axis: ``[rows, K]`` of at most ``CHUNK_BYTES`` or one row."""
+        width = self.shape[-1]
+        step = max(1, CHUNK_BYTES // (width * self.dtype.itemsize)) * width
+        for slab in self.slabs:
+            for first in range(0, slab.elements, step):
+                yield slab.read(first, min(step, slab.elements - first)).reshape(-1, width)
+
     def column_chunks(self) -> Iterator[np.ndarray]:
         """The numbers of ``[E, C, I]`` in the order of ``[C, E·I]``: E products side by side in one."""
         count, rows, columns = self.shape

@@ -1,5 +1,7 @@
 """Verification: every graph of a bundle, as the runtime runs it, against the checkpoint in torch.
 
+TensorRT's graphs are run by onnxruntime too, as they are written (``parrot_export.emulation``).
+
 Each graph gets what torch computed up to it, so that an error is found where it is made; then the whole chain, from the
 picture and the bundle's own embeddings to a few greedy tokens, is compared with torch's. What is above tolerance, NaN
 or infinite is an error, and an export with an error is not published.
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parrot_export.reference import Expected, Question, expect, prepare
+from parrot_export.emulation import NoSuchKernel, TensorRTOnCpu
+from parrot_export.reference import STEPS, Expected, Question, Reference, compute_reference, prepare_for
+from parrot_runtime.backends.base import Backend
 from parrot_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import ParrotError
@@ -22,8 +26,6 @@ from parrot_runtime.manifest import EMBEDDING_NAME, Manifest
 if TYPE_CHECKING:
     from parrot_export.samples import Sample
     from parrot_train.model import ParrotForConditionalGeneration
-
-STEPS = 8
 
 
 class VerificationError(ParrotError):
@@ -54,6 +56,21 @@ TOLERANCES: dict[str, Tolerance] = {
         5e-3,
         "weights rounded to 11 bits against float32 ones; measured 4e-4 on nano and 1.2e-2 on random weights",
     ),
+}
+
+# TensorRT's presets round more: what enters products is float16 too, or has 8 bits by scales fixed on a few samples.
+TENSORRT_TOLERANCES: dict[str, Tolerance] = {
+    "fp32": TOLERANCES["fp32"],
+    "fp16": Tolerance(
+        3e-2,
+        1e-2,
+        "products on 11 bits against float32 ones; measured on nano 6e-4 in the features and 4e-4 in the logits, and "
+        "1.4e-2 on random weights",
+    ),
+    "bf16": Tolerance(1e-1, 1e-1, "products on 8 bits against float32 ones"),
+    "int8": Tolerance(0.25, 0.1, "weights and inputs of products on 8 bits; measured 0.11 in nano's logits"),
+    "int4": Tolerance(0.25, 0.1, "weights on 4 bits; measured 0.10 in nano's logits"),
+    "fp8": Tolerance(0.25, 0.1, "weights and inputs of products on 4 significant bits; measured 0.11 in nano's logits"),
 }
 
 
@@ -92,12 +109,12 @@ class Differences:
 
 
 class BundleUnderTest:
-    """A bundle's graphs, run by the runtime's own backend."""
+    """A bundle's graphs, run by ``backend``; without one, by the runtime's own."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, backend: Backend | None = None) -> None:
         dims = manifest.model
         self.manifest = manifest
-        self.backend = OnnxRuntimeBackend(folder, manifest)
+        self.backend = backend or OnnxRuntimeBackend(folder, manifest)
         self.embedding = Embedding(folder / EMBEDDING_NAME, vocab_size=dims.vocab_size, hidden_size=dims.hidden_size)
 
     def route(self, features: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -134,34 +151,64 @@ def verify(
     steps: int = STEPS,
     progress: Callable[[int], None] = lambda _count: None,
 ) -> dict[str, Any]:
-    """Compare the bundle in ``folder`` with ``model`` on ``samples``; the result as it stands in the manifest.
-
-    ``progress`` is told of each sample done. Raises VerificationError that names the worst it found: differences
-    above the precision's tolerance, NaN, greedy tokens that are not torch's and no near ties.
-    """
-    differences, tolerance = Differences(), TOLERANCES[manifest.precision]
-    greedy: dict[str, Counter[str]] = {}
+    """``compare`` the bundle in ``folder`` with ``model`` on ``samples``."""
     # First all of torch, then all of onnxruntime: the threads of either keep a core busy for a while after each call.
-    questions = prepare(folder, manifest, samples)
-    answers = [expect(model, question, steps) for question in questions]
-    bundle = BundleUnderTest(folder, manifest)
-    for question, expected in zip(questions, answers, strict=True):
+    reference = compute_reference(model, prepare_for(folder, manifest, samples), steps=steps)
+    return compare(folder, manifest, reference, progress=progress)
+
+
+def compare(
+    folder: Path, manifest: Manifest, reference: Reference, *, progress: Callable[[int], None] = lambda _count: None
+) -> dict[str, Any]:
+    """Compare every graph of the bundle in ``folder`` with torch; the result as it stands in the manifest.
+
+    ``graphs`` and ``greedy`` are of onnxruntime's graphs, and below ``tensorrt`` the same of TensorRT's. Where
+    onnxruntime's CPU provider lacks a type of these, their status is ``not run``, with the reason; and so is that of
+    the whole when there is nothing else. ``progress`` is told of the samples done. Raises VerificationError that names
+    the worst it found: differences above the precision's tolerance, NaN, greedy tokens that are not torch's and no near
+    ties.
+    """
+    result: dict[str, Any] = {
+        "status": "passed",
+        "reference": reference.name,
+        "samples": len(reference.questions),
+        "steps": reference.steps,
+    }
+    if manifest.graphs:
+        tolerance = TOLERANCES[manifest.precision]
+        result |= _compare_all(BundleUnderTest(folder, manifest), reference, tolerance)
+    if manifest.tensorrt:
+        try:
+            backend = TensorRTOnCpu(folder, manifest)
+        except NoSuchKernel as error:
+            result["tensorrt"] = {"status": "not run", "reason": str(error)}
+        else:
+            under_test = BundleUnderTest(folder, manifest, backend)
+            found = _compare_all(under_test, reference, TENSORRT_TOLERANCES[manifest.precision], "tensorrt ")
+            result["tensorrt"] = {"status": "passed"} | found
+        if not manifest.graphs:
+            result["status"] = result["tensorrt"]["status"]
+    progress(len(reference.questions))
+    return result
+
+
+def _compare_all(
+    bundle: BundleUnderTest, reference: Reference, tolerance: Tolerance, prefix: str = ""
+) -> dict[str, Any]:
+    """One set of graphs on every question. Raises VerificationError."""
+    differences, greedy = Differences(), {}
+    for question, expected in zip(reference.questions, reference.answers, strict=True):
         _compare(bundle, question, expected, differences)
         logits = bundle.chain(question, expected.tokens)
         differences.add("chain", "logits", question.language, logits, expected.logits)
         _count_tokens(logits, expected, tolerance, greedy.setdefault(question.language, Counter()))
-        progress(1)
-    faults = differences.faults(tolerance) + list(_token_faults(greedy))
+    faults = [prefix + fault for fault in (*differences.faults(tolerance), *_token_faults(greedy))]
     if faults:
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
         raise VerificationError(
             f"verification against torch failed, {tolerance.relative:g} is allowed: {'; '.join(faults[:3])}{more}"
         )
     return {
-        "status": "passed",
-        "reference": _reference_name(),
-        "samples": len(samples),
-        "steps": steps,
         "tolerance": {"relative": tolerance.relative, "reason": tolerance.reason},
         "graphs": differences.found,
         "greedy": {language: dict(counts) for language, counts in greedy.items()},
@@ -173,15 +220,29 @@ def run_through(
 ) -> dict[str, Any]:
     """Without a checkpoint to compare with: every graph must run on ``samples`` and give finite numbers.
 
+    TensorRT's graphs are ``not run`` where onnxruntime lacks a type of theirs.
     Raises VerificationError for NaN or infinity, ParrotError for a graph that fails.
     """
-    bundle = BundleUnderTest(folder, manifest)
-    for question in prepare(folder, manifest, samples):
-        logits = bundle.chain(question, np.zeros(STEPS, np.int64))
-        if not np.isfinite(logits).all():
+    result: dict[str, Any] = {"status": "ran", "samples": len(samples), "steps": STEPS}
+    questions = prepare_for(folder, manifest, samples)
+    if manifest.graphs:
+        _run_all(BundleUnderTest(folder, manifest), folder, questions)
+    if manifest.tensorrt:
+        try:
+            _run_all(BundleUnderTest(folder, manifest, TensorRTOnCpu(folder, manifest)), folder, questions)
+            result["tensorrt"] = {"status": "ran"}
+        except NoSuchKernel as error:
+            result["tensorrt"] = {"status": "not run", "reason": str(error)}
+        if not manifest.graphs:
+            result["status"] = result["tensorrt"]["status"]
+    progress(len(samples))
+    return result
+
+
+def _run_all(bundle: BundleUnderTest, folder: Path, questions: Sequence[Question]) -> None:
+    for question in questions:
+        if not np.isfinite(bundle.chain(question, np.zeros(STEPS, np.int64))).all():
             raise VerificationError(f"{folder}: the logits have NaN or infinity ({question.language}); export it again")
-        progress(1)
-    return {"status": "ran", "samples": len(samples), "steps": STEPS}
 
 
 def _compare(bundle: BundleUnderTest, question: Question, expected: Expected, differences: Differences) -> None:
@@ -214,9 +275,3 @@ def _token_faults(greedy: dict[str, Counter[str]]) -> Iterator[str]:
         wrong = counts["tokens"] - counts["equal"] - counts["near_ties"]
         if wrong:
             yield f"chain: {wrong} of {counts['tokens']} greedy tokens are not torch's ({language})"
-
-
-def _reference_name() -> str:
-    import torch
-
-    return f"torch {torch.__version__}, float32"

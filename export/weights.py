@@ -17,7 +17,11 @@ import numpy as np
 from parrot_export.slabs import DTYPES, StoredTensor
 from parrot_runtime.errors import ParrotError
 
-_CODES = {str(dtype): code for code, dtype in DTYPES.items()}
+_CODES = {str(dtype): code for code, dtype in DTYPES.items()} | {
+    "int8": "I8",
+    "uint8": "U8",  # two int4 numbers to a byte: safetensors has no type for them
+    "float8_e4m3fn": "F8_E4M3",
+}
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -57,7 +61,10 @@ def computed(name: str, array: np.ndarray) -> Block:
 
 @dataclass(frozen=True)
 class Region:
-    """What one initialiser reads: one block or several that stand side by side, of one type, as ``shape``."""
+    """What one initialiser reads: one block or several that stand side by side, of one type, as ``shape``.
+
+    ``dtype`` is that of the blocks, or ``int4`` for numbers that stand there two to a byte.
+    """
 
     file: "WeightFile"
     first: str
@@ -67,7 +74,8 @@ class Region:
     @property
     def size(self) -> int:
         """Bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        numbers = math.prod(self.shape)
+        return numbers // 2 if self.dtype == "int4" else numbers * np.dtype(self.dtype).itemsize
 
     @property
     def offset(self) -> int:
@@ -89,26 +97,33 @@ class WeightFile:
         """Bytes of tensors, without the header."""
         return sum(block.size for block in self._blocks.values())
 
-    def place(self, blocks: Sequence[Block], shape: tuple[int, ...] | None = None) -> Region:
+    def place(self, blocks: Sequence[Block], shape: tuple[int, ...] | None = None, dtype: str | None = None) -> Region:
         """Put ``blocks`` into the file, one directly after the other, and give the region they make up.
 
         A block that is there already is not put twice, so two graphs can read one tensor. ``shape`` is what the
-        initialiser says, with as many elements; without it, the shape of the only block.
+        initialiser says, with as many elements; without it, the shape of the only block. ``dtype`` likewise.
         Raises ValueError when the blocks differ from those of the same name, or cannot stand side by side.
         """
-        names = [block.name for block in blocks]
-        if not any(name in self._blocks for name in names):
-            if self._header is not None:
-                raise ValueError(f"{self.location} is sealed; {names[0]} comes too late")
-            self._blocks |= {block.name: block for block in blocks}
-        order = list(self._blocks)
-        start = order.index(names[0]) if names[0] in self._blocks else len(order)
-        if order[start : start + len(names)] != names or any(not _same(self._blocks[b.name], b) for b in blocks):
-            raise ValueError(f"{self.location}: {', '.join(names)} stand there already, in another form")
-        region = Region(self, names[0], blocks[0].dtype, shape or blocks[0].shape)
+        region = Region(self, blocks[0].name, dtype or blocks[0].dtype, shape or blocks[0].shape)
         if region.size != sum(block.size for block in blocks):
-            raise ValueError(f"{self.location}: {', '.join(names)} do not make up {shape}")
+            raise ValueError(f"{self.location}: {', '.join(b.name for b in blocks)} do not make up {shape}")
+        if self.holds(blocks):
+            return region
+        names = [block.name for block in blocks]
+        if any(name in self._blocks for name in names):
+            raise ValueError(f"{self.location}: {', '.join(names)} stand there already, in another form")
+        if self._header is not None:
+            raise ValueError(f"{self.location} is sealed; {names[0]} comes too late")
+        self._blocks |= {block.name: block for block in blocks}
         return region
+
+    def holds(self, blocks: Sequence[Block]) -> bool:
+        """Whether ``blocks`` stand here already, side by side and in this form."""
+        names, order = [block.name for block in blocks], list(self._blocks)
+        if names[0] not in self._blocks:
+            return False
+        start = order.index(names[0])
+        return order[start : start + len(names)] == names and all(_same(self._blocks[b.name], b) for b in blocks)
 
     def seal(self) -> None:
         """Fix the header, and with it every offset."""
@@ -149,6 +164,19 @@ class WeightFile:
                     progress(data.nbytes)
                 if file.tell() - start != block.size:
                     raise ValueError(f"{block.name}: {file.tell() - start} bytes written, {block.size} announced")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where a graph's tensors go: into ``own``, unless one of the files ``earlier`` holds them in the wanted form."""
+
+    own: WeightFile
+    earlier: tuple[WeightFile, ...] = ()
+
+    def place(self, blocks: Sequence[Block], shape: tuple[int, ...] | None = None, dtype: str | None = None) -> Region:
+        """See ``WeightFile.place``."""
+        holder = next((file for file in self.earlier if file.holds(blocks)), self.own)
+        return holder.place(blocks, shape, dtype)
 
 
 def _same(one: Block, other: Block) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parrot_runtime.errors import BundleError
-from parrot_runtime.manifest import MANIFEST_NAME, load_manifest
+from parrot_runtime.manifest import MANIFEST_NAME, load_manifest, require_graphs
 
 BUNDLES = Path("bundles")
 SHIPPED = Path(__file__).parent / "bundles"
@@ -29,7 +29,7 @@ def find_bundle(bundles: Path = BUNDLES, shipped: Path = SHIPPED) -> Found:
     for folders, reason in ((bundles, f"the newest under {bundles}/"), (shipped, "shipped with the package")):
         for folder in _newest_first(folders):
             try:
-                load_manifest(folder)
+                require_graphs(folder, load_manifest(folder))
             except BundleError as error:
                 skipped.append(str(error))
                 continue

@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from parrot_runtime.errors import BundleError, InputError
 from parrot_runtime.image import ImageRecipe
-from parrot_runtime.strict import from_mapping
+from parrot_runtime.names import Precision, Target, TensorRTDialect
+from parrot_runtime.strict import from_mapping, parse_json
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "parrot.json"
@@ -28,6 +29,8 @@ TOKENIZER_NAME = "tokenizer.json"
 EMBEDDING_NAME = "embed_tokens.safetensors"
 # Caches of a bundle are made on the machine that runs it: they are never canonical, so never listed.
 CACHE_FOLDERS = ("engines",)
+# What onnxruntime's graphs are written in; the other precisions are TensorRT's alone.
+_ORT_PRECISIONS = ("fp32", "fp16")
 _MAX_MANIFEST_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
 _AGAIN = "export the bundle again, or copy it again from where it came"
@@ -38,7 +41,7 @@ class Tensor:
     """One input or output of a graph; a named axis is free, a number is fixed."""
 
     name: str
-    dtype: Literal["float32", "float16", "int32", "int64", "bool"]
+    dtype: Literal["float32", "float16", "bfloat16", "int32", "int64", "bool"]
     axes: tuple[str | int, ...]
 
 
@@ -117,7 +120,13 @@ class PromptRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """A bundle's ``parrot.json``. ``files`` lists every file but the manifest itself and the engine caches."""
+    """A bundle's ``parrot.json``. ``files`` lists every file but the manifest itself and the engine caches.
+
+    ``graphs`` are onnxruntime's; ``tensorrt`` holds the same roles as TensorRT takes them, written in
+    ``tensorrt_dialect``. One of the two may be empty: a bundle for the ``cpu`` has ``graphs`` and perhaps ``tensorrt``,
+    one for a TensorRT has ``tensorrt`` alone. ``kv_dtype`` is the type of the KV cache of ``graphs``, or of
+    ``tensorrt`` in a bundle without them; what TensorRT's has beside another is ``tensorrt_kv_dtype``.
+    """
 
     schema_version: int
     name: str
@@ -125,23 +134,40 @@ class Manifest:
     languages: tuple[str, ...]
     image: ImageRecipe
     prompt: PromptRecipe
-    target: Literal["cpu"]
-    precision: Literal["fp32", "fp16"]
-    kv_dtype: Literal["float32", "float16"]
+    target: Target
+    precision: Precision
+    kv_dtype: Literal["float32", "float16", "bfloat16"]
     graphs: dict[str, Graph]
     files: dict[str, FileRecord]
     verification: dict[str, Any]
     tools: dict[str, str]
+    tensorrt: dict[str, Graph] = dataclasses.field(default_factory=dict)
+    tensorrt_dialect: TensorRTDialect | None = None
+
+    @property
+    def tensorrt_kv_dtype(self) -> str | None:
+        """The type of the KV cache of TensorRT's graphs; None in a bundle without them. Raises BundleError."""
+        return self.tensorrt["decoder"].tensor("past_key_values.0.key").dtype if self.tensorrt else None
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable():
             raise ValueError(f"name is {self.name!r}; expected a short printable name")
         expected = {"encoder", "decoder"} | ({"experts"} if self.model.experts else set())
-        if set(self.graphs) != expected:
-            raise ValueError(f"graphs are {_listed(self.graphs)}; expected {_listed(expected)}")
+        needed, other = ("graphs", "tensorrt") if self.target == "cpu" else ("tensorrt", "graphs")
+        for what in (needed, other):
+            found = getattr(self, what)
+            if set(found) != expected and (found or what == needed):
+                raise ValueError(f"{what} are {_listed(found)}; expected {_listed(expected)}")
+        if needed == "tensorrt" and self.graphs:
+            raise ValueError(f"the target is {self.target}, but there are graphs for onnxruntime")
+        if self.graphs and self.precision not in _ORT_PRECISIONS:
+            raise ValueError(f"the precision is {self.precision}, which graphs for onnxruntime cannot have")
+        if (self.tensorrt_dialect is None) != (not self.tensorrt):
+            raise ValueError("tensorrt and tensorrt_dialect go together, and one of them is missing")
         for path in self.files:
             _check_relative(path)
         named = {f"graphs.{role}": graph.file for role, graph in self.graphs.items()}
+        named |= {f"tensorrt.{role}": graph.file for role, graph in self.tensorrt.items()}
         for what, path in {**named, "the tokenizer": TOKENIZER_NAME, "the embedding": EMBEDDING_NAME}.items():
             if path not in self.files:
                 raise ValueError(f"{what} is '{path}', which the list of files does not hold")
@@ -161,9 +187,13 @@ def load_manifest(folder: Path) -> Manifest:
             raise BundleError(f"{folder}: not a bundle, it holds no {MANIFEST_NAME}; run `parrot-export` to make one")
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
             raise BundleError(f"{path}: over {_MAX_MANIFEST_BYTES} bytes, which no manifest needs; {_AGAIN}")
-        data = _parse(path.read_bytes(), path)
+        data = parse_json(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not a manifest ({_one_line(error)}); {_AGAIN}") from error
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); check who may read it") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path}: not a manifest (expected one JSON object); {_AGAIN}")
     version = data.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise BundleError(
@@ -174,6 +204,15 @@ def load_manifest(folder: Path) -> Manifest:
         return from_mapping(Manifest, data, where=str(path))
     except InputError as error:
         raise BundleError(f"{_one_line(error)}; {_AGAIN}") from error
+
+
+def require_graphs(folder: Path, manifest: Manifest) -> None:
+    """Raise BundleError for a bundle that holds nothing onnxruntime could run."""
+    if not manifest.graphs:
+        raise BundleError(
+            f"{folder}: a bundle for {manifest.target} alone, and only onnxruntime's graphs can be run yet; "
+            "export one that has them with `parrot-export --target cpu`"
+        )
 
 
 def to_json(manifest: Manifest) -> str:
@@ -243,40 +282,6 @@ def _sha256(path: Path) -> str:
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
     return digest.hexdigest()
-
-
-def _parse(raw: bytes, path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
-        )
-        # An escaped lone surrogate is legal JSON and breaks every file name and message it reaches.
-        json.dumps(data, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not a manifest ({_one_line(error)}); {_AGAIN}") from error
-    if not isinstance(data, dict):
-        raise BundleError(f"{path}: not a manifest (expected one JSON object); {_AGAIN}")
-    return data
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key '{repeated}' stands twice")
-    return data
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number a manifest may hold")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a number a manifest may hold")
-    return value
 
 
 def _one_line(error: Exception) -> str:

@@ -17,7 +17,14 @@ from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import BundleError, InputError
 from parrot_runtime.generation import Request, generate
 from parrot_runtime.image import MAX_PIXELS, preprocess, read_image
-from parrot_runtime.manifest import EMBEDDING_NAME, TOKENIZER_NAME, Manifest, load_manifest, verify_files
+from parrot_runtime.manifest import (
+    EMBEDDING_NAME,
+    TOKENIZER_NAME,
+    Manifest,
+    load_manifest,
+    require_graphs,
+    verify_files,
+)
 from parrot_runtime.prompt import PromptEncoder, Turn, check_question
 from parrot_runtime.sampling import Sampling
 from parrot_runtime.stats import Stats
@@ -65,6 +72,7 @@ class Parrot:
             bundle = find_bundle().folder
         folder = Path(bundle)
         manifest = load_manifest(folder)
+        require_graphs(folder, manifest)
         with ThreadPoolExecutor(1) as pool:
             checked = pool.submit(verify_files, folder, manifest)
             # Importing an engine takes as long as hashing a small bundle: both at once.

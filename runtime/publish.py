@@ -44,7 +44,7 @@ def publish_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
     if final.exists() and not force:
         raise InputError(f"{final} exists already; give --force to replace it, or another name with -o")
     final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(final)
+    remove_leftovers(final.parent, final.name)
     beside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=f".{os.getpid()}.partial", dir=final.parent))
     try:
         yield beside
@@ -56,7 +56,7 @@ def publish_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
         old = None
         if final.exists():
             # rename() cannot replace a folder that is not empty: the old one steps aside for the moment between two
-            # renames, and the next run puts it back if the process dies there (see _remove_leftovers).
+            # renames, and the next run puts it back if the process dies there (see remove_leftovers).
             old = beside.with_suffix(".old")
             os.rename(final, old)
         os.rename(beside, final)
@@ -68,14 +68,19 @@ def publish_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
         raise
 
 
-def _remove_leftovers(final: Path) -> None:
-    """Clean what a killed run left: put an old folder back if its successor never arrived, drop partial ones."""
-    for old in sorted(final.parent.glob(f".{final.name}.*.old")):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Clean what killed runs left in ``folder`` of the outputs ``name``.
+
+    An old output whose successor never arrived is put back; partial ones whose process is gone are dropped.
+    """
+    for old in sorted(folder.glob(f".{name}.*.old")):
+        # .NAME.RANDOM.PROCESS.old, and NAME may have dots of its own.
+        final = folder / old.name[1:].rsplit(".", 3)[0]
         if final.exists():
             shutil.rmtree(old)
         else:
             os.rename(old, final)
-    for partial in final.parent.glob(f".{final.name}.*.partial"):
+    for partial in folder.glob(f".{name}.*.partial"):
         owner = int(partial.name.rsplit(".", 2)[1])
         if not _alive(owner):
             shutil.rmtree(partial, ignore_errors=True)

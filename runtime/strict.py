@@ -6,6 +6,8 @@ known name, missing ones are named, and a value of the wrong type says which typ
 
 import dataclasses
 import difflib
+import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -45,6 +47,40 @@ def from_mapping(cls: type[T], data: Any, *, where: str) -> T:
         return cls(**values)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def parse_json(raw: bytes) -> Any:
+    """The JSON in ``raw``, with nothing in it that two readers could take differently.
+
+    Raises ValueError for what is not JSON in UTF-8, a key that stands twice, NaN, infinity and numbers too large for a
+    float, and lone surrogates; RecursionError for what is nested too deep.
+    """
+    data = json.loads(
+        raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+    )
+    # An escaped lone surrogate is legal JSON and breaks every file name and message it reaches.
+    json.dumps(data, ensure_ascii=False).encode("utf-8")
+    return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key '{repeated}' stands twice")
+    return data
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number that may stand here")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        _refuse_constant(text)
+    return value
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from parrot_runtime.flavours import installed
 from parrot_train.nano.backbones import shipped
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,14 @@ def test_the_bundle_says_what_it_is_and_what_verified_it(workshop):
     assert manifest["precision"] == "fp16"
     assert manifest["verification"]
     command(workshop, "parrot-export", "verify", "bundles/nano-fp16")
+
+
+def test_the_same_line_adds_tensorrt_where_it_is_installed(workshop):
+    manifest = json.loads((workshop / "bundles/nano-fp16/parrot.json").read_text("utf-8"))
+    assert bool(manifest["tensorrt"]) == bool(installed())
+    assert ("tensorrt" in manifest["verification"]) == bool(installed())
+    if "tensorrt-rtx" in installed():  # the other flavour builds for a GPU that is present only
+        assert list((workshop / "bundles/nano-fp16/engines").glob("*/build.json"))
 
 
 def test_json_gives_one_object_per_question(workshop):

@@ -103,39 +103,38 @@ class Dialect(GraphWriter, abc.ABC):
         """Give the extended cache out, as ``present.N.key`` and ``present.N.value``."""
         for number, (past, present) in enumerate(zip(cache.past, cache.present, strict=True)):
             for part, old, new in zip(("key", "value"), past, present, strict=True):
-                self.output(f"present.{number}.{part}", new, tuple(old.shape))
+                self.output(f"present.{number}.{part}", new, self.present_axes(old), self.plan.compute)
+
+    def present_axes(self, past: ir.Value) -> tuple[str | int, ...]:
+        """The axes of the successor of ``past``."""
+        return tuple(past.shape)
 
     # What one standard operator says everywhere
 
     def linear(self, rows: ir.Value, *modules: str, bias: bool = True) -> ir.Value:
         """x·Wᵀ + b of one module, or of several on the same input with their outputs side by side."""
+        self.products[modules[0]] = rows
         inputs = [rows, self.matrix(*(f"{module}.weight" for module in modules))]
         if bias:
             inputs.append(self.vector(*(f"{module}.bias" for module in modules)))
         return self.op("Gemm", inputs, {"transB": 1})
 
-    def normed_projections(self, rows: ir.Value, of: SelfAttention) -> list[ir.Value]:
-        """Queries, keys and values as rows, the first two normalised head by head, which is before any rotation."""
-        projected = []
-        modules = (("q_proj", of.queries), ("k_proj", of.keys), ("v_proj", of.values))
-        for (name, module), norm in zip(modules, (*of.norms, None), strict=True):
-            with self.scope(name):
-                value = self.linear(rows, module, bias=of.bias)
-                if norm:
-                    heads = self.rms_norm(self.reshape(value, -1, of.width // of.heads), norm)
-                    value = self.reshape(heads, -1, self._checkpoint.tensors[f"{module}.weight"].shape[0])
-                projected.append(value)
-        return projected
+    def wide_linear(self, rows: ir.Value, module: str) -> ir.Value:
+        """x·Wᵀ whose inputs and outputs may leave float16's range: the product that ends a language model's MLP."""
+        return self.linear(rows, module, bias=False)
 
     def mix(self, rows: ir.Value, module: str) -> ir.Value:
         """The sum over experts of their output products: rows ``[tokens, E·I]`` on weights ``[E, C, I]``."""
+        self.products[module] = rows
         return self.op("Gemm", [rows, self.columns(f"{module}.weight")], {"transB": 1})
 
     def patches(self, pixels: ir.Value, module: str, size: int, *, bias: bool = False) -> ir.Value:
         """One product per patch: ``[images, channels, S, S]`` → ``[images, patches, width]``."""
         strides = {"kernel_shape": [size, size], "strides": [size, size]}
         inputs = [pixels, self.kernel(f"{module}.weight")]
-        grid = self.op("Conv", [*inputs, self.vector(f"{module}.bias")] if bias else inputs, strides)
+        if bias:
+            inputs.append(self.cast(self.vector(f"{module}.bias"), inputs[1].dtype))
+        grid = self.op("Conv", inputs, strides)
         return self.transpose(self.op("Reshape", [grid, self.integers(0, 0, -1)]), 0, 2, 1)
 
     def layer_norm(self, rows: ir.Value, norm: Norm) -> ir.Value:
@@ -148,11 +147,15 @@ class Dialect(GraphWriter, abc.ABC):
         if name in _SIGMOID_GATES:
             return self.sigmoid_gate(value, _SIGMOID_GATES[name])
         if name in _GELUS:
-            return self.op("Gelu", [value], {"approximate": _GELUS[name]})
+            return self.gelu(value, _GELUS[name])
         if name == "relu":
             return self.op("Relu", [value])
         known = ", ".join((*_SIGMOID_GATES, *_GELUS, "relu"))
         raise InputError(f"the activation '{name}' cannot be exported; expected one of {known}")
+
+    def gelu(self, value: ir.Value, approximate: str) -> ir.Value:
+        """x·Φ(x), with Φ by its ``tanh`` approximation or exactly (``none``)."""
+        return self.op("Gelu", [value], {"approximate": approximate})
 
     def softmax(self, value: ir.Value) -> ir.Value:
         """Over the last axis, in float32 whatever the computing type."""

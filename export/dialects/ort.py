@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from parrot_export.architecture import Decoder
 from parrot_export.dialects.base import Dialect, KVCache, Norm, SelfAttention
+from parrot_export.dialects.rotary import rotary_tables
 from parrot_runtime.errors import InputError
 
 MICROSOFT = "com.microsoft"
@@ -53,7 +54,7 @@ class OrtDialect(Dialect):
         projected = []
         for name, module in (("q_proj", of.queries), ("k_proj", of.keys), ("v_proj", of.values)):
             with self.scope(name):
-                projected.append(self.reshape(self.linear(rows, module), -1, sequence, of.width))
+                projected.append(self.reshape(self.linear(rows, module, bias=of.bias), -1, sequence, of.width))
         mixed = self.op("MultiHeadAttention", projected, {"num_heads": of.heads}, domain=MICROSOFT)
         return self.reshape(mixed, -1, of.width)
 
@@ -78,7 +79,7 @@ class OrtDialect(Dialect):
         decoder = cache.decoder
         with self.scope("qkv"):
             if of.norms:
-                projected = [self._sequences(value, cache) for value in self.normed_projections(rows, of)]
+                projected = self._normed_projections(rows, of, cache)
             else:
                 # One product: GroupQueryAttention takes queries, keys and values side by side.
                 packed = self.linear(rows, of.queries, of.keys, of.values, bias=of.bias)
@@ -92,6 +93,17 @@ class OrtDialect(Dialect):
         )
         cache.present.append(tuple(present))
         return self.reshape(mixed, -1, of.width)
+
+    def _normed_projections(self, rows: ir.Value, of: SelfAttention, cache: KVCache) -> list[ir.Value]:
+        """Queries, keys and values ``[batch, seq, width]``; before any rotation, the first two pass their norms."""
+        decoder = cache.decoder
+        packed = self._sequences(self.linear(rows, of.queries, of.keys, of.values, bias=of.bias), cache)
+        widths = [count * decoder.head_dim for count in (decoder.heads, decoder.kv_heads, decoder.kv_heads)]
+        parts = self.ops("Split", [packed, self.integers(*widths)], {"axis": 2}, outputs=(0, 1, 2))
+        for number, norm in enumerate(of.norms):
+            heads = self.rms_norm(self.reshape(parts[number], 0, 0, -1, decoder.head_dim), norm)
+            parts[number] = self.reshape(heads, 0, 0, widths[number])
+        return parts
 
     def last_positions(self, cache: KVCache, *rows: ir.Value) -> list[ir.Value]:
         # The past is what the longest sequence has beyond this call; a row's last valid token lies seqlens_k - past
@@ -108,15 +120,3 @@ class OrtDialect(Dialect):
     def _sequences(self, rows: ir.Value, cache: KVCache) -> ir.Value:
         """Rows as ``[batch, seq, width]``."""
         return self.op("Reshape", [rows, cache.shape])
-
-
-def rotary_tables(decoder: Decoder, max_len: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines ``[max_len, head_dim / 2]`` of the rotary embedding.
-
-    In float32 throughout, as transformers computes them: at position 2000 the float32 angle is off by up to 1e-4 from
-    the exact one, and the model was trained with that.
-    """
-    exponents = np.arange(0, decoder.head_dim, 2, dtype=np.float32) / np.float32(decoder.head_dim)
-    frequencies = np.float32(1.0) / np.power(np.float32(decoder.rope_theta), exponents)
-    angles = np.arange(max_len, dtype=np.float32)[:, None] * frequencies[None, :]
-    return np.cos(angles), np.sin(angles)

@@ -3,6 +3,9 @@
 Values are named by their path (``/llm/layers.0/attn/qkv/Gemm/output_0``), stored tensors by their names in the
 checkpoint. A tensor is asked for by name; what enters the graph is a reference into a weight file, cast to the plan's
 computing type where it is stored in another. Runtimes fold such casts when they load the graph, so no later step pays.
+
+A dialect may compute in two types: ``compute``, which activations and a graph's borders have, and ``product``, which
+the operands of its matrix products have. They are one here.
 """
 
 import math
@@ -15,17 +18,23 @@ import numpy as np
 import onnx_ir as ir
 
 from parrot_export.checkpoint import Checkpoint
-from parrot_export.plan import ComponentPlan
-from parrot_export.weights import Block, Region, WeightFile, computed, copied, side_by_side
+from parrot_export.plan import ComponentPlan, Plan
+from parrot_export.weights import Region, Shelf, computed, copied, side_by_side
 from parrot_runtime.manifest import Graph, Tensor
 
-IR_VERSION = 10
 TYPES: dict[str, ir.DataType] = {
     "float32": ir.DataType.FLOAT,
     "float16": ir.DataType.FLOAT16,
+    "bfloat16": ir.DataType.BFLOAT16,
     "int32": ir.DataType.INT32,
     "int64": ir.DataType.INT64,
     "bool": ir.DataType.BOOL,
+}
+# What an initialiser may be beside that.
+STORED = TYPES | {
+    "int8": ir.DataType.INT8,
+    "int4": ir.DataType.INT4,
+    "float8_e4m3fn": ir.DataType.FLOAT8E4M3FN,
 }
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
 
@@ -35,23 +44,33 @@ class GraphWriter:
 
     Args:
         root: the first part of every name, ``/llm``.
-        plan: the graph's types.
+        plan: the export's types; the graph has those of its ``component``.
+        component: which of the plan's components the graph is.
         checkpoint: where tensors come from.
-        weights: the file that takes this graph's tensors.
+        weights: the files that take this graph's tensors, or hold them already.
         elsewhere: tensors that another file of the bundle holds already, by name (tied word embeddings).
+        ranges: the largest absolute value that enters each product, by module, where activations are quantised.
+
+    ``products`` are the inputs of the graph's matrix products, by the name of the (first) module they enter.
     """
 
     opsets: ClassVar[dict[str, int]]
+    ir_version: ClassVar[int] = 10
 
     def __init__(
         self,
         root: str,
-        plan: ComponentPlan,
+        plan: Plan,
+        component: str,
         checkpoint: Checkpoint,
-        weights: WeightFile,
+        weights: Shelf,
         elsewhere: Mapping[str, Region] | None = None,
+        ranges: Mapping[str, float] | None = None,
     ) -> None:
-        self.plan = plan
+        self.ranges = ranges or {}
+        self._components = plan.components
+        self.plan: ComponentPlan = plan.components[component]
+        self.products: dict[str, ir.Value] = {}
         self._checkpoint, self._weights, self._elsewhere = checkpoint, weights, elsewhere or {}
         self._path = [root]
         self._used: Counter[str] = Counter()
@@ -60,12 +79,26 @@ class GraphWriter:
         self._outputs: list[ir.Value] = []
         self._constants: dict[str, ir.Value] = {}
         self._stored: dict[str, tuple[ir.Value, Region]] = {}
-        self._weight_values: dict[str, ir.Value] = {}
+        self._weight_values: dict[tuple[str, ir.DataType], ir.Value] = {}
 
     @property
     def compute(self) -> ir.DataType:
-        """The type activations and products have."""
+        """The type activations have, at the graph's borders too."""
         return TYPES[self.plan.compute]
+
+    @property
+    def product(self) -> ir.DataType:
+        """The type the operands of products have."""
+        return self.compute
+
+    @contextmanager
+    def component(self, name: str) -> Iterator[None]:
+        """Everything written inside has the types of the plan's component ``name``."""
+        outer, self.plan = self.plan, self._components[name]
+        try:
+            yield
+        finally:
+            self.plan = outer
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -115,14 +148,15 @@ class GraphWriter:
     # The graph's borders
 
     def input(self, name: str, axes: Sequence[str | int], dtype: str | None = None) -> ir.Value:
-        """A graph input; ``dtype`` is the plan's computing type unless given."""
-        value = ir.Value(name=name, type=ir.TensorType(TYPES[dtype or self.plan.compute]), shape=ir.Shape(axes))
+        """A graph input; ``dtype`` is the computing type unless given."""
+        kind = TYPES[dtype] if dtype else self.compute
+        value = ir.Value(name=name, type=ir.TensorType(kind), shape=ir.Shape(axes))
         self._inputs.append(value)
         return value
 
     def output(self, name: str, value: ir.Value, axes: Sequence[str | int], dtype: str | None = None) -> None:
         """Make ``value`` the graph output ``name``; ``dtype`` as in ``input``."""
-        value = self.cast(value, TYPES[dtype or self.plan.compute])
+        value = self.cast(value, TYPES[dtype] if dtype else self.compute)
         value.name, value.shape = name, ir.Shape(axes)
         self._outputs.append(value)
 
@@ -137,7 +171,7 @@ class GraphWriter:
                 region.file.location,
                 region.offset,
                 region.size,
-                TYPES[region.dtype],
+                STORED[region.dtype],
                 shape=ir.Shape(region.shape),
                 name=name,
             )
@@ -149,7 +183,7 @@ class GraphWriter:
             opset_imports=dict(self.opsets),
             name=self._path[0].strip("/").replace("/", "."),
         )
-        return ir.Model(graph, ir_version=IR_VERSION, producer_name="parrot-export")
+        return ir.Model(graph, ir_version=self.ir_version, producer_name="parrot-export")
 
     def describe(self, file: str) -> Graph:
         """The graph's entry in the manifest, ``file`` being its path in the bundle."""
@@ -178,50 +212,56 @@ class GraphWriter:
 
     def matrix(self, *names: str) -> ir.Value:
         """The weights ``names``, stacked on their rows: ``[out, in]``. Experts' ``[E, I, C]`` are ``[E·I, C]``."""
+        return self._weight(names, lambda: self._copies(names, self.plan.stored, self.matrix_shape(*names)))
+
+    def matrix_shape(self, *names: str) -> tuple[int, int]:
+        """The shape of ``matrix``."""
         shapes = [self._checkpoint.tensors[name].shape for name in names]
-        shape = sum(math.prod(shape[:-1]) for shape in shapes), shapes[0][-1]
-        return self._weight(names, lambda: self._copies(names, self.plan.weights, shape))
+        return sum(math.prod(shape[:-1]) for shape in shapes), shapes[0][-1]
 
     def columns(self, name: str) -> ir.Value:
         """Experts' weights ``[E, C, I]`` side by side: ``[C, E·I]``."""
         tensor = self._checkpoint.tensors[name]
-        return self._weight((f"{name}.columns",), lambda: self._place(side_by_side(tensor, self.plan.weights)))
+        return self._weight((f"{name}.columns",), lambda: self._weights.place([side_by_side(tensor, self.plan.stored)]))
 
     def kernel(self, name: str) -> ir.Value:
         """A convolution's weight, in its own shape."""
         shape = self._checkpoint.tensors[name].shape
-        return self._weight((name,), lambda: self._copies((name,), self.plan.weights, shape))
+        return self._weight((name,), lambda: self._copies((name,), self.plan.stored, shape))
 
     def vector(self, *names: str) -> ir.Value:
         """Norm weights or biases, flat, one after the other: ``[n]``. They are float32 on disk (see the plan)."""
         length = sum(math.prod(self._checkpoint.tensors[name].shape) for name in names)
-        return self._weight(names, lambda: self._copies(names, "float32", (length,)))
+        return self._weight(names, lambda: self._copies(names, "float32", (length,)), self.compute)
 
     def table(self, name: str, array: np.ndarray) -> ir.Value:
         """A float32 table calculated at export, kept in the weight file under ``name``."""
-        return self._weight((name,), lambda: self._place(computed(name, array.astype(np.float32))))
+        block = computed(name, array.astype(np.float32))
+        return self._weight((name,), lambda: self._weights.place([block]), self.compute)
 
     def load(self, name: str) -> np.ndarray:
         """A small tensor of the checkpoint in float32, for tables that are calculated from it."""
         return self._checkpoint.tensors[name].load()
-
-    def _place(self, block: Block) -> Region:
-        return self._weights.place([block])
 
     def _copies(self, names: Sequence[str], dtype: str, shape: tuple[int, ...]) -> Region:
         if len(names) == 1 and names[0] in self._elsewhere:
             return self._elsewhere[names[0]]
         return self._weights.place([copied(self._checkpoint.tensors[name], dtype) for name in names], shape)
 
-    def _weight(self, names: Sequence[str], place: Callable[[], Region]) -> ir.Value:
-        """The tensors ``names`` as one value in the computing type; asked for again, the same value."""
-        key = "+".join(names)
-        if key not in self._weight_values:
+    def _weight(self, names: Sequence[str], place: Callable[[], Region], dtype: ir.DataType | None = None) -> ir.Value:
+        """The tensors ``names`` as one value of ``dtype``, a product's unless given; asked for again, the same."""
+        key, dtype = "+".join(names), dtype or self.product
+        if (key, dtype) not in self._weight_values:
+            self._weight_values[key, dtype] = self.cast(self._initialiser(key, place), dtype)
+        return self._weight_values[key, dtype]
+
+    def _initialiser(self, key: str, place: Callable[[], Region]) -> ir.Value:
+        """What stands in the weight file under ``key``, in the type it has there."""
+        if key not in self._stored:
             region = place()
-            value = ir.Value(name=key, shape=ir.Shape(region.shape), type=ir.TensorType(TYPES[region.dtype]))
+            value = ir.Value(name=key, shape=ir.Shape(region.shape), type=ir.TensorType(STORED[region.dtype]))
             self._stored[key] = value, region
-            self._weight_values[key] = self.cast(value, self.compute)
-        return self._weight_values[key]
+        return self._stored[key][0]
 
 
 def _described(value: ir.Value) -> Tensor:

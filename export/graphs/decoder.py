@@ -33,7 +33,7 @@ def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
             update = _mlp(ops, normed, name, decoder)
             following = f"{LLM}.norm" if last else f"{LLM}.layers.{number + 1}.input_layernorm"
             rows, normed = ops.rms_norm_sum(rows, update, Norm(following, decoder.epsilon))
-    with ops.scope("lm_head"):
+    with ops.scope("lm_head"), ops.component("lm_head"):
         logits = ops.linear(normed, EMBEDDING if decoder.tied else HEAD, bias=False)
     ops.output("logits", logits, ("batch", decoder.vocabulary), "float32")
     ops.output_cache(cache)
@@ -55,4 +55,4 @@ def _mlp(ops: Dialect, rows: ir.Value, name: str, decoder: Decoder) -> ir.Value:
         with ops.scope("up_proj"):
             hidden = ops.multiply(gate, ops.linear(rows, f"{name}.mlp.up_proj", bias=False))
         with ops.scope("down_proj"):
-            return ops.linear(hidden, f"{name}.mlp.down_proj", bias=False)
+            return ops.wide_linear(hidden, f"{name}.mlp.down_proj")

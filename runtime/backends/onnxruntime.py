@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from parrot_runtime.errors import BundleError, InputError, ParrotError
-from parrot_runtime.manifest import Graph, Manifest
+from parrot_runtime.manifest import Graph, Manifest, require_graphs
 
 _ONNX_TYPES = {
     "float32": "tensor(float)",
@@ -55,6 +55,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
         ort = import_onnxruntime()
+        require_graphs(folder, manifest)
         self._ort = ort
         self._dims = manifest.model
         self._kv_dtype = manifest.kv_dtype

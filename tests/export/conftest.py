@@ -20,6 +20,12 @@ FORMS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_tensorrt(monkeypatch):
+    """An export without a target is for the cpu alone, as where no TensorRT is installed: engines take their time."""
+    monkeypatch.setattr("parrot_export.choice.installed", lambda: ())
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """``exported(form, precision)``: the model in torch, its checkpoint, and its graphs in onnxruntime sessions."""
@@ -50,5 +56,5 @@ def checkpoint(model, tmp_path_factory):
 def bundle(checkpoint, tmp_path_factory):
     """The verified fp32 bundle of ``checkpoint``; read-only."""
     folder = tmp_path_factory.mktemp("bundles") / "tiny-fp32"
-    export(ExportRequest(checkpoint=checkpoint, output=folder, precision="fp32"))
+    export(ExportRequest(checkpoint=checkpoint, output=folder, precision="fp32", target="cpu"))
     return folder

@@ -13,7 +13,7 @@ from tiny_checkpoint import tiny_config, tiny_model, write_checkpoint, write_hol
 
 from parrot_export.bundle import ExportRequest, export
 from parrot_export.checkpoint import Checkpoint
-from parrot_export.reference import prepare
+from parrot_export.reference import prepare_for
 from parrot_export.samples import verification_samples
 from parrot_runtime import Parrot
 from parrot_runtime.errors import InputError, ParrotError
@@ -81,7 +81,7 @@ def test_the_runtime_answers_as_torch_generates(bundle, model):
 
 
 def _generate(model, bundle, sample) -> str:
-    (question,) = prepare(bundle, load_manifest(bundle), [sample])
+    (question,) = prepare_for(bundle, load_manifest(bundle), [sample])
     ids, pixels = torch.from_numpy(question.ids)[None], torch.from_numpy(question.pixels)
     tokenizer = load_tokenizer(bundle / "tokenizer.json")
     pieces, stops = Detokenizer(tokenizer), PromptEncoder(tokenizer).stop_ids

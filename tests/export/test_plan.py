@@ -8,8 +8,9 @@ from tiny_checkpoint import MAX_LEN
 
 from parrot_export.author import author
 from parrot_export.checkpoint import open_checkpoint
-from parrot_export.plan import ROLES, ComponentPlan, plan
+from parrot_export.plan import PRESETS, ROLES, ComponentPlan, plan, require_compute_capabilities
 from parrot_runtime.errors import InputError
+from parrot_runtime.names import TARGETS
 
 
 @pytest.mark.parametrize(("precision", "stored"), [("fp32", "float32"), ("fp16", "float16")])
@@ -37,3 +38,38 @@ def test_a_plan_of_half_precision_arithmetic_reaches_every_border(checkpoint):
     softmaxes = [node for node in authored.models["experts"].graph if node.op_type == "Softmax"]
     assert len(softmaxes) == 2
     assert all(node.inputs[0].dtype == ir.DataType.FLOAT for node in softmaxes)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_has_a_plan_that_reads_in_its_dialect(target):
+    chosen = plan("fp16", target)
+    assert chosen.dialect == ("ort" if target == "cpu" else "tensorrt-modern")
+    assert set(chosen.components) == set(ROLES)
+    assert chosen.kv_dtype == chosen.components["decoder"].compute
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4", "fp8"])
+def test_what_is_quantised_computes_in_half_precision_and_ends_in_it(precision):
+    """The output layer and the word embeddings keep float16; int4 is of weights alone."""
+    chosen = plan(precision, "tensorrt", "tensorrt-classic")
+    assert chosen.dialect == "tensorrt-classic"
+    assert chosen.components["lm_head"] == ComponentPlan("float16", "float16")
+    assert chosen.embedding == chosen.kv_dtype == chosen.components["decoder"].stored == "float16"
+    assert (chosen.components["decoder"].activations is None) == (precision == "int4")
+
+
+@pytest.mark.parametrize(
+    "names", [("bf16", "cpu"), ("int4", "cpu"), ("fp16", "cpu", "tensorrt-modern"), ("fp16", "tensorrt", "ort")]
+)
+def test_what_a_target_cannot_read_is_refused(names):
+    with pytest.raises(InputError, match="is not offered; choose"):
+        plan(*names)
+
+
+def test_only_fp8_asks_for_a_generation():
+    for precision in PRESETS["tensorrt-modern"]:
+        if precision != "fp8":
+            require_compute_capabilities(plan(precision, "tensorrt"), [80])
+    require_compute_capabilities(plan("fp8", "tensorrt"), [89, 120])
+    with pytest.raises(InputError, match="SM80 has no fp8 arithmetic"):
+        require_compute_capabilities(plan("fp8", "tensorrt"), [89, 80])

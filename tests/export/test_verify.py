@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_checkpoint import tiny_model
 
-from parrot_export.reference import Expected, expect, prepare
+from parrot_export.reference import Expected, expect, prepare_for
 from parrot_export.samples import verification_samples
 from parrot_export.verify import (
     STEPS,
@@ -98,7 +98,7 @@ def test_a_difference_is_found_in_the_graph_that_makes_it(bundle, manifest, samp
 
 def _all_faults(bundle, manifest, model, sample):
     under_test, differences = BundleUnderTest(bundle, manifest), Differences()
-    (question,) = prepare(bundle, manifest, [sample])
+    (question,) = prepare_for(bundle, manifest, [sample])
     _compare(under_test, question, expect(model, question, 2), differences)
     return differences.faults(TOLERANCES["fp32"])
 

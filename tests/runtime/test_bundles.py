@@ -1,5 +1,6 @@
 """Which bundle runs when none is named."""
 
+import json
 import os
 import shutil
 
@@ -69,3 +70,13 @@ def test_none_at_all_says_why_the_only_one_was_not_taken(place, tmp_path):
     place("bundles", "broken", 0, schema_version=9)
     with pytest.raises(BundleError, match=r"schema_version is 9.*run `parrot-export`"):
         _find(tmp_path)
+
+
+def test_a_bundle_for_tensorrt_alone_is_passed_over(place, tmp_path):
+    """onnxruntime cannot run it; it says so when it is named, and is no reason to run nothing."""
+    graphs = json.loads((place("bundles", "a", 30) / "parrot.json").read_text())["graphs"]
+    alone = {"target": "tensorrt", "graphs": {}, "tensorrt": graphs, "tensorrt_dialect": "tensorrt-modern"}
+    place("bundles", "b", 10, **alone)
+    found = _find(tmp_path)
+    assert found.folder.name == "a"
+    assert "for tensorrt alone" in found.skipped[0]

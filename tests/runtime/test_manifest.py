@@ -21,6 +21,7 @@ from parrot_runtime.manifest import (
     to_json,
     verify_files,
 )
+from parrot_runtime.parrot import Parrot
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_wrong_values_are_named(copy, change, message):
     _refused(copy, message)
 
 
-@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Manifest)])
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Manifest) if "tensorrt" not in field.name])
 def test_every_key_is_needed(copy, key):
     data = _data(copy)
     del data[key]
@@ -196,6 +197,66 @@ def test_a_graph_must_be_a_listed_file(copy, path):
     data["graphs"]["decoder"]["file"] = path
     _write(copy, json.dumps(data))
     _refused(copy, "graphs.decoder is .*which the list of files does not hold")
+
+
+def test_graphs_for_tensorrt_may_be_there_and_are_then_as_listed_as_the_others(copy):
+    data = _data(copy)
+    del data["tensorrt"], data["tensorrt_dialect"]
+    _write(copy, json.dumps(data))
+    assert load_manifest(copy).tensorrt == {}
+    assert load_manifest(copy).tensorrt_kv_dtype is None
+    _write(copy, json.dumps(data | {"tensorrt": data["graphs"]}))
+    _refused(copy, "tensorrt and tensorrt_dialect go together")
+    data["tensorrt_dialect"] = "tensorrt-classic"
+    _write(copy, json.dumps(data | {"tensorrt": data["graphs"]}))
+    assert load_manifest(copy).tensorrt == load_manifest(copy).graphs
+    assert load_manifest(copy).tensorrt_kv_dtype == data["kv_dtype"]
+    _write(copy, json.dumps(data | {"tensorrt": {"decoder": data["graphs"]["decoder"]}}))
+    _refused(copy, "tensorrt are decoder; expected decoder, encoder, experts")
+    stray = data["graphs"]["decoder"] | {"file": "stray.onnx"}
+    _write(copy, json.dumps(data | {"tensorrt": data["graphs"] | {"decoder": stray}}))
+    _refused(copy, "tensorrt.decoder is 'stray.onnx', which the list of files does not hold")
+
+
+def _for_tensorrt_alone(folder):
+    data = _data(folder)
+    alone = {"graphs": {}, "tensorrt": data["graphs"], "tensorrt_dialect": "tensorrt-modern"}
+    return data | alone | {"target": "tensorrt-rtx", "precision": "int4", "kv_dtype": "bfloat16"}
+
+
+def test_a_bundle_for_tensorrt_alone_reads_back_and_says_why_it_does_not_run_here(copy):
+    _write(copy, json.dumps(_for_tensorrt_alone(copy)))
+    manifest = load_manifest(copy)
+    assert (manifest.target, manifest.precision, manifest.graphs) == ("tensorrt-rtx", "int4", {})
+    with pytest.raises(BundleError, match=r"for tensorrt-rtx alone, .*`parrot-export --target cpu`") as error:
+        Parrot.load(copy)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": "cpu"}, "graphs are none; expected decoder, encoder, experts"),
+        ({"tensorrt": {}}, "tensorrt are none; expected decoder, encoder, experts"),
+        ({"target": "cuda"}, "target: 'cuda' is none of"),
+        ({"precision": "int3"}, "precision: 'int3' is none of"),
+        ({"tensorrt_dialect": "ort"}, "tensorrt_dialect: 'ort' is none of"),
+        ({"tensorrt_dialect": None}, "tensorrt and tensorrt_dialect go together"),
+    ],
+)
+def test_targets_precisions_and_graphs_must_go_together(copy, changes, message):
+    data = _for_tensorrt_alone(copy)
+    _write(copy, json.dumps(data | changes))
+    _refused(copy, message)
+
+
+def test_onnxruntimes_graphs_are_not_of_tensorrts_precisions_and_stand_in_no_bundle_for_it(copy):
+    data = _data(copy)
+    _write(copy, json.dumps(data | {"precision": "int8"}))
+    _refused(copy, "the precision is int8, which graphs for onnxruntime cannot have")
+    both = {"tensorrt": data["graphs"], "tensorrt_dialect": "tensorrt-modern"}
+    _write(copy, json.dumps(data | both | {"target": "tensorrt"}))
+    _refused(copy, "the target is tensorrt, but there are graphs for onnxruntime")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "embed_tokens.safetensors"])

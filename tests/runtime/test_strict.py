@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from parrot_runtime.errors import InputError
-from parrot_runtime.strict import from_mapping
+from parrot_runtime.strict import from_mapping, parse_json
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,24 @@ def test_everything_at_once():
 def test_what_is_refused_is_named(data, message):
     with pytest.raises(InputError, match=message):
         _read(**data)
+
+
+def test_json_is_taken_where_it_can_be_read_in_one_way_only():
+    assert parse_json('{"a": [1, 2.5, null, "é"]}'.encode()) == {"a": [1, 2.5, None, "é"]}
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b'{"a": {"b": 1, "b": 1}}', "the key 'b' stands twice"),
+        (b"[NaN]", "NaN is no number"),
+        (b"[-Infinity]", "-Infinity is no number"),
+        (b"[1e999]", "1e999 is no number"),
+        (b'["\\ud800"]', "surrogates not allowed"),
+        (b'"\xff"', "can't decode byte"),
+        (b"{", "Expecting property name"),
+    ],
+)
+def test_json_that_could_be_read_in_two_ways_is_refused(raw, why):
+    with pytest.raises(ValueError, match=why):
+        parse_json(raw)

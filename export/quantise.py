@@ -1,0 +1,99 @@
+"""Weights rounded to few bits as they are written: codes and scales as two blocks of a weight file.
+
+Symmetric, without zero points: a code times its scale is the weight. Nothing is held but a few MiB of one tensor, which
+is read once for its scales and once more for its codes. Scales are rounded to their stored type before the codes are
+chosen, so that rounding is no error of its own.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from parrot_export.slabs import StoredTensor
+from parrot_export.weights import Block
+from parrot_runtime.errors import ParrotError
+
+# The largest code of each kind.
+LIMITS = {"int8": 127.0, "int4": 7.0, "float8_e4m3fn": 448.0}
+# How many neighbours along K share an int4 scale; the first that divides K is taken.
+INT4_BLOCKS = (128, 64, 32)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """To what, and how many numbers along K share a scale (None: a whole row, which is an output channel).
+
+    ``scales`` is the numpy name of the scales' type.
+    """
+
+    kind: str
+    scales: str
+    block: int | None = None
+
+
+def int4_block(columns: int) -> int | None:
+    """The block for a matrix of K = ``columns``; None when none of ``INT4_BLOCKS`` divides it."""
+    return next((block for block in INT4_BLOCKS if columns % block == 0), None)
+
+
+def quantised_rows(tensor: StoredTensor, rounding: Rounding) -> tuple[Block, Block]:
+    """Codes and scales of ``tensor``, whose rows ``[…, K]`` are output channels."""
+    shape = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+    return _quantised(tensor.name, shape, tensor.row_chunks, rounding)
+
+
+def quantised_columns(tensor: StoredTensor, rounding: Rounding) -> tuple[Block, Block]:
+    """Codes and scales of experts' ``[E, C, I]`` side by side, ``[C, E·I]``."""
+    count, rows, columns = tensor.shape
+    width = count * columns
+    chunks = lambda: (chunk.reshape(-1, width) for chunk in tensor.column_chunks())  # noqa: E731
+    return _quantised(f"{tensor.name}.columns", (rows, width), chunks, rounding)
+
+
+def _quantised(
+    name: str, shape: tuple[int, int], rows: Callable[[], Iterator[np.ndarray]], rounding: Rounding
+) -> tuple[Block, Block]:
+    kind, block = rounding.kind, rounding.block
+    groups = shape[0], shape[1] // (block or shape[1])
+    codes_shape, codes_type = (shape, kind) if kind != "int4" else ((shape[0], shape[1] // 2), "uint8")
+
+    def grouped() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for chunk in rows():
+            numbers = chunk.astype(np.float32).reshape(len(chunk), groups[1], -1)
+            yield numbers, _scales(numbers, rounding, name)
+
+    return (
+        Block(f"{name}.{kind}", codes_type, codes_shape, lambda: (_codes(*pair, kind) for pair in grouped())),
+        Block(
+            f"{name}.{kind}.scales",
+            rounding.scales,
+            groups if block else groups[:1],
+            lambda: (scales.reshape(-1) for _, scales in grouped()),
+        ),
+    )
+
+
+def _scales(groups: np.ndarray, rounding: Rounding, name: str) -> np.ndarray:
+    """``[rows, groups, numbers]`` → one scale per group, ``[rows, groups]``."""
+    peaks = np.abs(groups).max(axis=-1)
+    if not np.isfinite(peaks).all():
+        raise ParrotError(f"{name} holds NaN or infinity; train again from the last good checkpoint")
+    scales = (peaks / np.float32(LIMITS[rounding.kind])).astype(rounding.scales)
+    # A group of zeros, or one too small for its type of scale, has codes of zero under any scale.
+    return np.where(scales > 0, scales, np.ones_like(scales))
+
+
+def _codes(groups: np.ndarray, scales: np.ndarray, kind: str) -> np.ndarray:
+    limit = LIMITS[kind]
+    scaled = np.clip(groups / scales.astype(np.float32)[..., None], -limit, limit).reshape(-1)
+    if kind == "float8_e4m3fn":
+        return scaled.astype(ml_dtypes.float8_e4m3fn)
+    codes = np.rint(scaled).astype(np.int8)
+    if kind == "int8":
+        return codes
+    # Two to a byte, the first in the lower half, as ONNX packs them.
+    halves = codes.view(np.uint8).reshape(-1, 2) & 0xF
+    return halves[:, 0] | (halves[:, 1] << 4)
