@@ -1,9 +1,8 @@
 """The one command behind nano's pretrained weights: ``parrot-train nano backbones``.
 
 It writes ``vision/`` (config.json, model.safetensors) and ``llm/`` (those and tokenizer.json), fp16, in the format of
-any CLIP and Qwen2 checkpoint. The shipped tower under ``parrot_train/nano/weights`` came from the vision recipe; the
-shipped LLM is what the first phase of the language recipe gives, at 2048 positions (docs/nano.md says why and what the
-others add).
+any CLIP and Qwen2 checkpoint. What is shipped under ``parrot_train/nano/weights`` came from these recipes, phase by
+phase; docs/nano.md says what was not run as it stands here.
 """
 
 import json
@@ -28,7 +27,7 @@ def make_backbones(
 ) -> dict[str, Path]:
     """Pretrain both backbones into ``folder``; their folders by name.
 
-    On one core vision took 22 minutes; the LLM's first phase took 30, all of it is about two hours on two.
+    On one core vision took 27 minutes; the LLM took about two and a half hours, on one core or two.
     ``report`` gets a line of progress now and then. Raises InputError when ``folder`` exists, unless ``force``.
     """
     from transformers.utils import logging

@@ -4,7 +4,6 @@ The byte-level BPE carries Qwen's control tokens and splits text as Qwen's does.
 about scenes told in words (`parrot_train.nano.text`), in equal shares of the six languages; it never sees a picture.
 """
 
-import math
 import random
 import time
 from collections import deque
@@ -21,9 +20,10 @@ from parrot_runtime.errors import ParrotError
 from parrot_runtime.languages import CODES
 from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder, Turn
 from parrot_train.attention import use_short_attention
-from parrot_train.nano.drills import LEVELS, Drills
+from parrot_train.nano.drills import Drills
 from parrot_train.nano.grammar import GRAMMARS
 from parrot_train.nano.language_batches import Batch, Encoded, batches, encode_documents
+from parrot_train.nano.optimizers import Pace, Rates, schedule
 from parrot_train.nano.questions import sample_question
 from parrot_train.nano.scenes import scenes
 from parrot_train.nano.text import CHATTING, EXAMINING, READING, Mix, description, documents
@@ -39,15 +39,7 @@ TEXT_BATCH, DRILL_BATCH, TEXT_EVERY, REVIEW_EVERY = 16, 64, 3, 6
 # A level of drills is mastered when nine letters in ten are right over twenty batches.
 MASTERED, MASTERED_STEPS = 0.9, 20
 HELD_OUT = 240
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Learning rates: Muon's for the matrices of the layers, AdamW's for the rest (for all where there is no Muon)."""
-
-    adamw: float
-    muon: float | None
-    warmup: int
+MUON = Rates(1e-3, 0.01, 30)
 
 
 @dataclass(frozen=True)
@@ -96,9 +88,11 @@ class LanguageRecipe:
     tokenizer_documents: int = 6_000
     phases: tuple[Reading | Drilling, ...] = (
         Reading(READING, 100_000, 16, 4_500, Rates(2e-3, None, 300)),
-        Drilling(CHATTING, 6_000, tuple(range(LEVELS)), Rates(1e-3, 0.01, 30)),
-        Reading(EXAMINING, 40_000, 32, 1_200, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 9, 10)),
-        Reading(CHATTING, 120_000, 32, 3_600, Rates(1e-3, 0.01, 30), length_power=-0.5, reviewed=(4, 9, 10)),
+        Drilling(CHATTING, 6_000, (0, 1, 2, 3, 4), MUON),
+        Reading(CHATTING, 60_000, 32, 1_750, MUON, length_power=-0.5, reviewed=(2, 4)),
+        Reading(EXAMINING, 80_000, 32, 2_200, MUON, length_power=-0.5, reviewed=(4, 6)),
+        Drilling(CHATTING, 6_000, (5, 6, 7, 8, 9), MUON),
+        Reading(CHATTING, 100_000, 32, 2_100, MUON, length_power=-0.5, reviewed=(4, 9, 10)),
     )
     seed: int = 1
 
@@ -154,25 +148,18 @@ class Learner:
     """Takes optimizer steps at the rates of a phase, and tells of them now and then."""
 
     def __init__(self, model: Qwen2ForCausalLM, rates: Rates, report: Callable[[str], None]) -> None:
-        self.steps, self._model, self._warmup, self._report = 0, model, rates.warmup, report
-        self._optimizers = optimizers(model, rates)
-        self._rates = [[group["lr"] for group in each.param_groups] for each in self._optimizers]
-        self._started = time.monotonic()
+        self.steps, self._model, self._report = 0, model, report
+        self._pace, self._started = Pace(model, rates), time.monotonic()
 
     def step(self, batch: Batch, scale: float = 1.0) -> float:
         """One step at ``scale`` times the learning rates; the share of answer tokens predicted right before it."""
-        scale *= min(1.0, (self.steps + 1) / self._warmup)
-        for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * scale
         with torch.autocast("cpu", torch.bfloat16):
             logits, targets = predictions(self._model, batch)
         losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         loss = (losses * batch.weights).sum() / batch.weights.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        for optimizer in self._optimizers:
-            optimizer.step()
+        self._pace.step(scale)
         self._model.zero_grad()
         self.steps += 1
         right = (logits.argmax(-1) == targets)[batch.answers].float().mean().item()
@@ -180,23 +167,6 @@ class Learner:
             took = time.monotonic() - self._started
             self._report(f"llm step {self.steps} loss {loss.item():.3f} answer tokens right {right:.3f} {took:.0f} s")
         return right
-
-
-def optimizers(model: Qwen2ForCausalLM, rates: Rates) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for the embedding and the vectors; without Muon, AdamW for all.
-
-    AdamW alone did not find the letters of options in an hour; Muon finds them in the drills within a few hundred
-    steps (docs/nano.md).
-    """
-    muon = {name for name, p in model.named_parameters() if rates.muon and p.ndim == 2 and "embed" not in name}
-    others = [p for name, p in model.named_parameters() if name not in muon]
-    made: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(others, rates.adamw, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    ]
-    if muon:
-        matrices = [p for name, p in model.named_parameters() if name in muon]
-        made.append(torch.optim.Muon(matrices, rates.muon, momentum=0.95, weight_decay=0.01))
-    return made
 
 
 def pretrain(recipe: LanguageRecipe, folder: Path, *, workers: int, report: Callable[[str], None]) -> None:
@@ -266,8 +236,3 @@ def held_out_accuracy(model: Qwen2ForCausalLM, tokenizer: Tokenizer, seed: int) 
         best = model(input_ids=ids[None]).logits[0, :-1].argmax(-1)
         right.setdefault(asked.form, []).append(bool((best == ids[1:])[answer].all()))
     return ", ".join(f"{form} {sum(each) / len(each):.2f} ({len(each)})" for form, each in sorted(right.items()))
-
-
-def schedule(step: int, steps: int) -> float:
-    """A cosine from 1 to a hundredth."""
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps))

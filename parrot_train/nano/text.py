@@ -43,8 +43,8 @@ class Mix:
 
 # What a model reads first; what it reads to connect looking up with choosing; what it reads once it can do both.
 READING = Mix(questions=3, retold=0.5)
-EXAMINING = Mix(questions=5, retold=0.25, exams=0.75, quizzes=0.05)
-CHATTING = Mix(questions=4, retold=0.25, shuffled=0.3, exams=0.2, quizzes=0.1)
+EXAMINING = Mix(questions=6, retold=0.2, shuffled=0.1, exams=0.8, quizzes=0.02)
+CHATTING = Mix(questions=6, retold=0.15, shuffled=0.1, exams=0.6, quizzes=0.03)
 
 
 def description(scene: Scene, language: str, r: random.Random, *, shuffled: bool = False) -> str:

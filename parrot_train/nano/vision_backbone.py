@@ -1,51 +1,57 @@
 """Pretrain nano's small CLIP vision tower with English words alone, as CLIP's own text side was English.
 
-Three objectives on pictures of the training split, all against one English text side (words → a small network):
+Four objectives on pictures of the training split, three of them against one English text side (words → a small
+network):
 - every patch that shows a thing should lie nearest to that thing's English phrase among all phrases of the world,
   every other patch nearest to its background's word (region–phrase alignment, after GLIP, arXiv 2112.03857);
+- it should lie nearest, among the nine places, to the words for the place of that thing;
 - a patch knows whether a thing's centre falls in it (centerness, after FCOS, arXiv 1904.01355);
 - the class token agrees with the whole English caption, among the captions of the batch (CLIP, arXiv 2103.00020).
-The first two are asked of hidden state −2, the layer that Parrot reads; the third of the last layer.
+The last is asked of the last layer, the others of hidden state −2, the layer that Parrot reads.
 """
 
+import io
 import math
 import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from parrot_runtime.image import CLIP_MEAN, CLIP_STD, ImageRecipe, preprocess
-from parrot_train.nano.draw import render
 from parrot_train.nano.grammar import GRAMMARS
-from parrot_train.nano.language_backbone import schedule
-from parrot_train.nano.scenes import BACKGROUNDS, COLOURS, KINDS, SIZES, Group, Scene, scenes
+from parrot_train.nano.optimizers import Pace, Rates, schedule
+from parrot_train.nano.scenes import BACKGROUNDS, CELLS, COLOURS, KINDS, SIZES, Group, Scene, scenes
+from parrot_train.nano.write import jpeg
 
 ENGLISH = GRAMMARS["en"]
+THINGS = len(KINDS) * len(COLOURS) * len(SIZES)
+# How far a picture is moved at most: a sixth of a cell, so that its things stay in their places.
+SHIFT = 0.055
 
 
 @dataclass(frozen=True)
 class VisionRecipe:
     """How the vision tower is made; the defaults are the shipped model's."""
 
-    image_size: int = 96
-    patch_size: int = 12
+    image_size: int = 128
+    patch_size: int = 16
     hidden_size: int = 128
     intermediate_size: int = 384
     layers: int = 5
     heads: int = 4
     pictures: int = 30_000
-    steps: int = 4_000
+    steps: int = 4_400
     batch: int = 64
-    learning_rate: float = 1.5e-3
-    warmup: int = 200
+    rates: Rates = field(default=Rates(1.5e-3, 0.02, 100, weight_decay=0.02))
     seed: int = 1
 
 
@@ -104,46 +110,57 @@ class EnglishWords(nn.Module):
 # --- the pictures ---------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Drawn:
-    """One training picture: uint8 ``[S, S, 3]``, a phrase per patch ``[P]`` (row by row), centres ``[P]``, caption."""
+    """One training picture: uint8 ``[S, S, 3]``, what it shows, and its English caption."""
 
     pixels: np.ndarray
-    phrases: np.ndarray
-    centres: np.ndarray
+    scene: Scene
     caption: str
 
 
-def label_patches(scene: Scene, patches: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which phrase each patch of a ``patches × patches`` grid shows, and which patches hold a thing's centre.
+@dataclass(frozen=True)
+class View:
+    """A picture enlarged about its middle, then moved, both in parts of its side."""
 
-    A large thing covers about 0.95 of its cell and stands where its jitter puts it; the patches whose centres lie
-    within 0.7 of its radius are certain to show it.
+    zoom: float = 1.0
+    dx: float = 0.0
+    dy: float = 0.0
+
+
+def label_patches(scene: Scene, patches: int, view: View = View()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What each patch of a ``patches × patches`` grid shows, row by row.
+
+    Returns int64 phrases ``[P]``, int64 places ``[P]`` (-1 on background) and float32 centres ``[P]`` (1 on the
+    patches that hold a thing's centre). A large thing covers about 0.95 of its cell and stands where its jitter puts
+    it; the patches whose centres lie within 0.7 of its radius are certain to show it.
     """
-    phrases = np.full((patches, patches), len(KINDS) * len(COLOURS) * len(SIZES) + BACKGROUNDS.index(scene.background))
+    phrases = np.full((patches, patches), THINGS + BACKGROUNDS.index(scene.background))
+    places = np.full((patches, patches), -1)
     centres = np.zeros((patches, patches), np.float32)
     grid = (np.arange(patches) + 0.5) / patches
     for thing in scene.things:
         extent = (0.95 if thing.size == "large" else 0.55) / 3
         room = (1 / 3 - extent) / 2
-        x = (thing.column + 0.5) / 3 + thing.dx * room
-        y = (thing.row + 0.5) / 3 + thing.dy * room
-        inside = (grid[None, :] - x) ** 2 + (grid[:, None] - y) ** 2 < (0.35 * extent + 0.25 / patches) ** 2
-        row, column = min(int(y * patches), patches - 1), min(int(x * patches), patches - 1)
+        x = ((thing.column + 0.5) / 3 + thing.dx * room - 0.5) * view.zoom + 0.5 + view.dx
+        y = ((thing.row + 0.5) / 3 + thing.dy * room - 0.5) * view.zoom + 0.5 + view.dy
+        radius = 0.35 * extent * view.zoom + 0.25 / patches
+        inside = (grid[None, :] - x) ** 2 + (grid[:, None] - y) ** 2 < radius**2
+        row, column = (min(max(int(at * patches), 0), patches - 1) for at in (y, x))
         inside[row, column] = True
         index = (KINDS.index(thing.kind) * len(COLOURS) + COLOURS.index(thing.colour)) * len(SIZES)
         phrases[inside] = index + SIZES.index(thing.size)
+        places[inside] = thing.cell
         centres[row, column] = 1.0
-    return phrases.reshape(-1).astype(np.int16), centres.reshape(-1)
+    return phrases.reshape(-1), places.reshape(-1), centres.reshape(-1)
 
 
-def _draw_part(seed: str, count: int, image_size: int, patches: int) -> list[Drawn]:
+def _draw_part(seed: str, count: int, image_size: int) -> list[Drawn]:
     recipe = ImageRecipe.clip(image_size)
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (recipe.mean, recipe.std))
     drawn = []
     for scene in islice(scenes("train", seed=seed), count):
-        pixels = (preprocess(render(scene), recipe) * std + mean) * 255
-        phrases, centres = label_patches(scene, patches)
+        pixels = (preprocess(Image.open(io.BytesIO(jpeg(scene))), recipe) * std + mean) * 255
         caption = ENGLISH.caption(scene.groups, scene.background)
-        drawn.append(Drawn(pixels.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0), phrases, centres, caption))
+        drawn.append(Drawn(pixels.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0), scene, caption))
     return drawn
 
 
@@ -151,16 +168,47 @@ def draw(recipe: VisionRecipe, *, workers: int) -> list[Drawn]:
     """``recipe.pictures`` training pictures; the same for any number of workers."""
     part = 500
     seeds = [f"vision/{recipe.seed}/{i}" for i in range(math.ceil(recipe.pictures / part))]
-    patches = recipe.image_size // recipe.patch_size
     with ProcessPoolExecutor(workers) as pool:
-        count = len(seeds)
-        parts = pool.map(_draw_part, seeds, [part] * count, [recipe.image_size] * count, [patches] * count)
+        parts = pool.map(_draw_part, seeds, [part] * len(seeds), [recipe.image_size] * len(seeds))
         return [picture for drawn in parts for picture in drawn][: recipe.pictures]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures as the tower takes them, float32 ``[B, 3, S, S]``, and the labels of their patches, ``[B, P]``."""
+
+    pixels: torch.Tensor
+    phrases: torch.Tensor
+    places: torch.Tensor
+    centres: torch.Tensor
+
+
+def augmented(pictures: list[Drawn], patches: int, random_: np.random.Generator) -> Batch:
+    """The pictures in light and views of their own, lest the tower learn them by heart instead of what they show."""
+    count = len(pictures)
+    zoom, dx, dy, gain, lift = (
+        random_.uniform(low, high, count)
+        for low, high in ((0.88, 1.12), (-SHIFT, SHIFT), (-SHIFT, SHIFT), (0.92, 1.08), (-0.04, 0.04))
+    )
+    labels = [
+        label_patches(each.scene, patches, View(*view)) for each, *view in zip(pictures, zoom, dx, dy, strict=True)
+    ]
+    pixels = torch.from_numpy(np.stack([each.pixels for each in pictures])).permute(0, 3, 1, 2).float() / 255
+    # affine_grid wants the map from the new picture to the old one, on coordinates from -1 to 1.
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = torch.from_numpy(1 / zoom)
+    theta[:, 0, 2], theta[:, 1, 2] = torch.from_numpy(-2 * dx / zoom), torch.from_numpy(-2 * dy / zoom)
+    grid = nn.functional.affine_grid(theta, list(pixels.shape), align_corners=False)
+    pixels = nn.functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    gains, lifts = (torch.from_numpy(each.astype(np.float32)).view(-1, 1, 1, 1) for each in (gain, lift))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    pixels = ((pixels * gains + lifts).clamp(0, 1) - mean) / std
+    return Batch(pixels, *(torch.from_numpy(np.stack(each)) for each in zip(*labels, strict=True)))
 
 
 # --- training -------------------------------------------------------------------------------------------------------
 class Alignment(nn.Module):
-    """The vision tower, the English text side, and the three losses between them."""
+    """The vision tower, the English text side, and the four losses between them."""
 
     def __init__(self, config: CLIPVisionConfig, vocabulary: list[str]) -> None:
         super().__init__()
@@ -168,39 +216,43 @@ class Alignment(nn.Module):
         self.vision = CLIPVisionModel(config)
         self.text = EnglishWords(vocabulary, width)
         self.norm = nn.LayerNorm(width)
-        self.patch_head = nn.Linear(width, width, bias=False)
+        self.phrase_head = nn.Linear(width, width, bias=False)
+        self.place_head = nn.Linear(width, width, bias=False)
         self.centre_head = nn.Linear(width, 1)
         self.class_head = nn.Linear(width, width, bias=False)
-        self.scales = nn.Parameter(torch.full((2,), math.log(15.0)))
+        self.scales = nn.Parameter(torch.full((3,), math.log(15.0)))
 
     def forward(
-        self,
-        pixels: torch.Tensor,
-        phrases: torch.Tensor,
-        centres: torch.Tensor,
-        all_phrases: torch.Tensor,
-        captions: torch.Tensor,
+        self, batch: Batch, all_phrases: torch.Tensor, all_places: torch.Tensor, captions: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        output = self.vision(pixel_values=pixels, output_hidden_states=True)
+        """The losses by name and their sum, and the shares of things' patches named and placed right."""
+        output = self.vision(pixel_values=batch.pixels, output_hidden_states=True)
         patches = self.norm(output.hidden_states[-2][:, 1:])
-        known = self.text(all_phrases)
         scales = self.scales.clamp(max=math.log(100.0)).exp()
-        logits = scales[0] * nn.functional.normalize(self.patch_head(patches), dim=-1) @ known.T
-        background = phrases >= len(KINDS) * len(COLOURS) * len(SIZES)
+        named = scales[0] * nn.functional.normalize(self.phrase_head(patches), dim=-1) @ self.text(all_phrases).T
+        placed = scales[1] * nn.functional.normalize(self.place_head(patches), dim=-1) @ self.text(all_places).T
+        thing = batch.places >= 0
         # Most patches are background: things count four times as much.
-        losses = nn.functional.cross_entropy(logits.float().flatten(0, 1), phrases.flatten(), reduction="none")
-        weights = torch.where(background.flatten(), 0.25, 1.0)
+        losses = nn.functional.cross_entropy(named.float().flatten(0, 1), batch.phrases.flatten(), reduction="none")
+        weights = torch.where(thing.flatten(), 1.0, 0.25)
         region = (losses * weights).sum() / weights.sum()
+        place = nn.functional.cross_entropy(placed[thing].float(), batch.places[thing])
         centre = nn.functional.binary_cross_entropy_with_logits(
-            self.centre_head(patches).squeeze(-1).float(), centres, pos_weight=torch.tensor(8.0)
+            self.centre_head(patches).squeeze(-1).float(), batch.centres, pos_weight=torch.tensor(8.0)
         )
         pooled = nn.functional.normalize(self.class_head(output.pooler_output), dim=-1)
-        similarity = (scales[1] * pooled @ self.text(captions).T).float()
-        target = torch.arange(len(pixels))
+        similarity = (scales[2] * pooled @ self.text(captions).T).float()
+        target = torch.arange(len(pooled))
         contrast = nn.functional.cross_entropy(similarity, target) + nn.functional.cross_entropy(similarity.T, target)
-        right = (logits.argmax(-1) == phrases)[~background].float().mean()
-        return {"loss": region + centre + 0.25 * contrast, "region": region, "centre": centre, "contrast": contrast,
-                "things right": right}  # fmt: skip
+        return {
+            "loss": region + place + centre + 0.25 * contrast,
+            "region": region,
+            "place": place,
+            "centre": centre,
+            "contrast": contrast,
+            "named right": (named.argmax(-1) == batch.phrases)[thing].float().mean(),
+            "placed right": (placed.argmax(-1) == batch.places)[thing].float().mean(),
+        }
 
 
 def pretrain(recipe: VisionRecipe, folder: Path, *, workers: int, report: Callable[[str], None]) -> None:
@@ -209,42 +261,31 @@ def pretrain(recipe: VisionRecipe, folder: Path, *, workers: int, report: Callab
     started = time.monotonic()
     drawn = draw(recipe, workers=workers)
     report(f"{len(drawn)} pictures in {time.monotonic() - started:.0f} s")
-    phrases = _phrases()
-    vocabulary = sorted({word for text in [*phrases, *(picture.caption for picture in drawn)] for word in words(text)})
-    model = Alignment(model_config(recipe), vocabulary)
-    report(f"vision tower: {sum(p.numel() for p in model.vision.parameters())} parameters; {len(vocabulary)} words")
-    all_phrases = model.text.counts(phrases)
-    captions = model.text.counts([picture.caption for picture in drawn])
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.02, fused=True
-    )
+    model = train(recipe, drawn, report)
+    model.vision.half().save_pretrained(folder)
+
+
+def train(recipe: VisionRecipe, drawn: list[Drawn], report: Callable[[str], None]) -> Alignment:
+    """The steps on those pictures."""
+    phrases, places = _phrases(), [ENGLISH.place(cell) for cell in range(len(CELLS))]
+    texts = [*phrases, *places, *(picture.caption for picture in drawn)]
+    model = Alignment(model_config(recipe), sorted({word for text in texts for word in words(text)}))
+    report(f"vision tower: {sum(p.numel() for p in model.vision.parameters())} parameters")
+    all_phrases, all_places = model.text.counts(phrases), model.text.counts(places)
+    pace = Pace(model, recipe.rates)
     random_ = np.random.default_rng(recipe.seed)
+    patches = recipe.image_size // recipe.patch_size
     started = time.monotonic()
     for step in range(recipe.steps):
-        fall = schedule(step - recipe.warmup, max(1, recipe.steps - recipe.warmup))
-        scale = (step + 1) / recipe.warmup if step < recipe.warmup else fall
-        rows = random_.integers(0, len(drawn), recipe.batch)
-        pixels = torch.from_numpy(np.stack([drawn[i].pixels for i in rows])).permute(0, 3, 1, 2).float() / 255
-        # A little brightness and contrast of each picture's own, so that a colour is known in any light.
-        gain, lift = (torch.from_numpy(random_.uniform(*bounds, (recipe.batch, 1, 1, 1)).astype(np.float32))
-                      for bounds in ((0.92, 1.08), (-0.04, 0.04)))  # fmt: skip
-        pixels = ((pixels * gain + lift).clamp(0, 1) - mean) / std
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * scale
+        chosen = [drawn[i] for i in random_.integers(0, len(drawn), recipe.batch)]
+        captions = model.text.counts([picture.caption for picture in chosen])
         with torch.autocast("cpu", torch.bfloat16):
-            losses = model(
-                pixels,
-                torch.from_numpy(np.stack([drawn[i].phrases for i in rows]).astype(np.int64)),
-                torch.from_numpy(np.stack([drawn[i].centres for i in rows])),
-                all_phrases,
-                captions[rows],
-            )
+            losses = model(augmented(chosen, patches, random_), all_phrases, all_places, captions)
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        pace.step(schedule(step, recipe.steps))
+        model.zero_grad()
         if step % 50 == 0 or step + 1 == recipe.steps:
             values = " ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
             report(f"vision step {step} {values} {time.monotonic() - started:.0f} s")
-    model.vision.half().save_pretrained(folder)
+    return model

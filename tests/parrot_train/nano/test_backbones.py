@@ -21,7 +21,6 @@ from parrot_train.nano.grammar import GRAMMARS
 from parrot_train.nano.language_backbone import (
     Drilling,
     LanguageRecipe,
-    Rates,
     Reading,
     model_config,
     predictions,
@@ -29,9 +28,10 @@ from parrot_train.nano.language_backbone import (
     train_tokenizer,
 )
 from parrot_train.nano.language_batches import answer_weights, batches, encode_documents
+from parrot_train.nano.optimizers import Pace, Rates
 from parrot_train.nano.scenes import CLASSES, COLOURS, KINDS, SIZES, Scene, Thing
 from parrot_train.nano.text import CHATTING, READING, documents
-from parrot_train.nano.vision_backbone import VisionRecipe, label_patches
+from parrot_train.nano.vision_backbone import Drawn, View, VisionRecipe, augmented, label_patches
 from parrot_train.nano.vision_backbone import pretrain as pretrain_vision
 
 RATES = Rates(1e-3, 0.01, 2)
@@ -215,17 +215,43 @@ def test_language_pretraining_writes_a_checkpoint(tmp_path):
     assert any(line.startswith("llm phase 1 held-out answers right: choice 0.") for line in lines)
 
 
+CAT = Scene(1, "snow", (Thing("cat", "blue", "large", 4, 0.0, 0.0, 0.0, 0.0),), 0.0, 0.0)
+
+
 def test_patch_labels_follow_the_things():
-    thing = Thing("cat", "blue", "large", 4, 0.0, 0.0, 0.0, 0.0)
-    phrases, centres = label_patches(Scene(1, "snow", (thing,), 0.0, 0.0), 9)
-    grid = phrases.reshape(9, 9)
+    phrases, places, centres = (each.reshape(9, 9) for each in label_patches(CAT, 9))
     expected = (KINDS.index("cat") * len(COLOURS) + COLOURS.index("blue")) * len(SIZES) + SIZES.index("large")
-    assert grid[4, 4] == expected
-    shown = np.argwhere(grid == expected)
+    assert phrases[4, 4] == expected
+    shown = np.argwhere(phrases == expected)
     assert (shown >= 3).all()
     assert (shown < 6).all()  # inside its cell
-    assert centres.reshape(9, 9)[4, 4] == 1
+    assert ((places == 4) == (phrases == expected)).all()
+    assert (places[phrases != expected] == -1).all()
+    assert centres[4, 4] == 1
     assert centres.sum() == 1
+
+
+def test_views_move_labels_and_pixels_alike():
+    (moved,) = np.flatnonzero(label_patches(CAT, 9, View(1.1, 1 / 9, -2 / 9))[2])
+    assert divmod(int(moved), 9) == (2, 5)
+    pixels = np.zeros((90, 90, 3), np.uint8)
+    pixels[41:49, 41:49] = 255  # where the cat's centre is
+    batch = augmented([Drawn(pixels, CAT, "")] * 8, 45, np.random.default_rng(3))
+    bright = batch.pixels[:, 1] > batch.pixels[:, 1].amax((1, 2), keepdim=True) - 0.5
+    found = torch.stack([each.nonzero().float().mean(0) / 2 for each in bright])
+    labelled = torch.stack([each.view(45, 45).nonzero()[0] for each in batch.centres])
+    assert (found - labelled).abs().max() <= 1
+    assert len(labelled.unique(dim=0)) > 4
+
+
+def test_rates_rise_then_follow_the_scale():
+    model = torch.nn.Linear(3, 2)
+    pace = Pace(model, Rates(0.5, 0.1, 4))
+    for _ in range(6):
+        model(torch.ones(1, 3)).sum().backward()
+        pace.step(0.5)
+    assert [group["lr"] for each in pace.optimizers for group in each.param_groups] == [0.25, 0.05]
+    assert [type(each).__name__ for each in pace.optimizers] == ["AdamW", "Muon"]
 
 
 def test_vision_pretraining_writes_a_clip_tower(tmp_path):
