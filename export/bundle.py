@@ -177,8 +177,8 @@ def _author(checkpoint: Checkpoint, choice: Choice, max_len: int, ranges: dict[s
 
 
 def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
-    free, size = shutil.disk_usage(folder).free, sum(part.size for part in parts.all)
-    _require_room(folder, size, free)
+    size = sum(part.size for part in parts.all)
+    _require_room(folder, size)
     with progress("Writing weights", size) as advance:
         for part in parts.all:
             for file in part.files:
@@ -187,7 +187,8 @@ def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, progress: Progre
     shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER_NAME)
 
 
-def _require_room(folder: Path, size: int, free: int) -> None:
+def _require_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
     if free < size:
         raise ParrotError(
             f"{folder.parent}: {size / 2**20:,.0f} MiB of weights, but {free / 2**20:,.0f} MiB free; "
@@ -215,7 +216,7 @@ def _ranges(
 
     with tempfile.TemporaryDirectory(dir=folder) as scratch, progress("Collecting ranges", 1) as advance:
         exact = author(checkpoint, plan("fp32", "tensorrt", "tensorrt-classic"), dims.max_len)
-        _require_room(folder, exact.size, shutil.disk_usage(folder).free)
+        _require_room(folder, exact.size)
         ranges = sample_ranges(Path(scratch), exact, reference)
         advance(1)
     return ranges

@@ -59,13 +59,13 @@ class TensorRTOnCpu:
         """See ``Backend.new_cache``; of one slot."""
         if slots != 1:
             raise ValueError(f"{slots} slots; one sequence at a time is verified")
-        return _Cache(slots, max_len, _empty(self._graphs["decoder"]))
+        return _Cache(slots, max_len, empty_cache(self._graphs["decoder"]))
 
     def prefill(self, inputs_embeds: np.ndarray, cache: _Cache, *, slot: int = 0, start: int = 0) -> np.ndarray:
         """See ``Backend.prefill``; into the only slot, from its start."""
         if slot or start:
             raise ValueError(f"slot {slot} from {start}; one sequence at a time is verified, from its start")
-        cache.past, cache.held = _empty(self._graphs["decoder"]), 0
+        cache.past, cache.held = empty_cache(self._graphs["decoder"]), 0
         return self._extend(inputs_embeds, cache)
 
     def decode(self, inputs_embeds: np.ndarray, lengths: np.ndarray, cache: _Cache) -> np.ndarray:
@@ -97,7 +97,7 @@ class TensorRTOnCpu:
             ) from error
 
 
-def _empty(decoder: Graph) -> dict[str, np.ndarray]:
+def empty_cache(decoder: Graph) -> dict[str, np.ndarray]:
     """The cache of a sequence that has not begun: a buffer of fixed length, or nothing to concatenate to."""
     sizes = {"batch": 1, "past_len": 0}
     return {

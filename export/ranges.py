@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 
 from parrot_export.author import Authored
+from parrot_export.emulation import empty_cache
 from parrot_export.reference import Reference
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import ParrotError
@@ -60,15 +61,12 @@ def _feeds(role: str, graph: Graph, reference: Reference) -> Iterator[dict[str, 
             yield {"image_features": expected.features, "text_embeds": text, "text_mask": mask}
         else:
             embeds = np.concatenate([expected.embeds, expected.words[:-1]])[None]
-            feed = {
-                tensor.name: np.zeros(
-                    [{"batch": 1, "past_len": 0}.get(axis, axis) for axis in tensor.axes], tensor.dtype
-                )
-                for tensor in graph.inputs
-                if tensor.name.startswith("past_key_values.")
-            }
             ones = np.ones(embeds.shape[:2], np.int64)
-            yield feed | {"inputs_embeds": embeds, "attention_mask": ones, "position_ids": ones.cumsum(axis=1) - 1}
+            yield empty_cache(graph) | {
+                "inputs_embeds": embeds,
+                "attention_mask": ones,
+                "position_ids": ones.cumsum(axis=1) - 1,
+            }
 
 
 def _peak(value: str) -> str:

@@ -1,12 +1,13 @@
 """Fixtures of the runtime's tests: a tiny model, its bundle on disk, and the bundle loaded."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-# The tests are imported one by one (importmode=importlib): their shared module is found beside them.
+# The tests are imported one by one (importmode=importlib): their shared modules are found beside them.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_bundle import TinyModel, tiny_tokenizer, write_bundle
@@ -49,3 +50,9 @@ def other_picture():
     from PIL import Image
 
     return Image.new("RGB", (20, 20), (10, 200, 90))
+
+
+@pytest.fixture
+def copy(bundle, tmp_path):
+    """The bundle, to be damaged."""
+    return shutil.copytree(bundle, tmp_path / "bundle")

@@ -1,7 +1,5 @@
 """The backend against the float64 numpy model: whole sequences, steps over the cache, slots side by side."""
 
-import shutil
-
 import numpy as np
 import onnx
 import pytest
@@ -145,11 +143,6 @@ def _refused(folder, message):
     with pytest.raises(BundleError, match=message) as error:
         OnnxRuntimeBackend(folder, load_manifest(folder), threads=1)
     assert len(str(error.value).splitlines()) == 1
-
-
-@pytest.fixture
-def copy(bundle, tmp_path):
-    return shutil.copytree(bundle, tmp_path / "bundle")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"not a graph"])
