@@ -251,9 +251,11 @@ def test_a_reader_that_leaves(desk):
 def test_ctrl_c(desk):
     os.mkfifo("questions")
     command = [*_PROGRAM, "red.png", "--questions", "questions"]
-    # The pipe opens here when the program opens it there: it is then waiting for a question.
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process, open("questions", "wb"):
-        process.send_signal(signal.SIGINT)
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        # The pipe opens here when the program opens it there: it is then waiting for a question. It is closed because
+        # a signal that comes just before the read would otherwise only be seen after it.
+        with open("questions", "wb"):
+            process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == b"\n"
