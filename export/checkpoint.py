@@ -6,7 +6,7 @@ experts. Tensors go by Parrot's names in all of them. Nothing here loads a model
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +18,18 @@ from parrot_runtime.manifest import TOKENIZER_NAME, PromptRecipe
 from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
 from parrot_runtime.strict import from_mapping
 from parrot_runtime.tokenizer import load_tokenizer
+from parrot_train.recipe import RECIPE_FILE, image_recipe
 from parrot_train.shards import AGAIN, read_json
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
 
 CONFIG_NAME = "config.json"
-RECIPE_NAME = "parrot_recipe.json"
 NATIVE, RELEASED, LLAVA = "parrot", "parrot_qwen2", "llava"
 FORMATS = {NATIVE: "written by parrot-train", RELEASED: "the released checkpoints", LLAVA: "LLaVA-1.5 of transformers"}
 # Buffers that older versions of transformers saved beside the parameters, and that are computed today.
 _BUFFERS = (".rotary_emb.inv_freq", ".position_ids")
 _LISTED = 8
-# SigLIP's own numbers; as for CLIP, padding has the colour that becomes zero.
-_SIGLIP_IMAGE = ImageRecipe(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), pad_colour=(127, 127, 127))
 
 
 @dataclass(frozen=True)
@@ -132,10 +130,9 @@ def _read_config(folder: Path, kind: str, vision_tower: Path | None) -> "ParrotC
 
 def _read_recipe(folder: Path, kind: str, config: "ParrotConfig") -> Recipe:
     """The recipe of ``parrot_recipe.json``. Others' checkpoints have none: theirs is the paper's, for their encoder."""
-    path, size = folder / RECIPE_NAME, config.vision_config.image_size
+    path, size = folder / RECIPE_FILE, config.vision_config.image_size
     if kind != NATIVE and not path.exists():
-        image = _SIGLIP_IMAGE if config.vision_config.model_type == "siglip_vision_model" else ImageRecipe.clip(size)
-        return Recipe(replace(image, size=size), PromptRecipe(SYSTEM_PROMPT), {})
+        return Recipe(image_recipe(config), PromptRecipe(SYSTEM_PROMPT), {})
     stored = read_json(path)
     image = from_mapping(ImageRecipe, stored.get("image"), where=f"{path}: image")
     prompt = from_mapping(PromptRecipe, stored.get("prompt"), where=f"{path}: prompt")

@@ -1,9 +1,6 @@
-"""Put a model together for a stage, and put beside a trained one what a reader of it needs."""
+"""Put a model together for a stage."""
 
 import hashlib
-import json
-import shutil
-from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 from parrot_runtime.errors import InputError
-from parrot_runtime.image import ImageRecipe
-from parrot_runtime.prompt import SYSTEM_PROMPT
-from parrot_train.checkpoint import RECIPE_FILE, load_checkpoint, read_run
+from parrot_train.checkpoint import load_checkpoint, read_run
 from parrot_train.config import PACKAGE_NANO, TrainConfig
 
 if TYPE_CHECKING:
@@ -89,11 +84,6 @@ def from_stage1(config: TrainConfig, run: Path) -> tuple["ParrotForConditionalGe
     return model, run / "tokenizer.json", origin
 
 
-def image_recipe(model: "ParrotForConditionalGeneration") -> ImageRecipe:
-    """How images are made ready for the model's vision encoder: CLIP's numbers at its size."""
-    return ImageRecipe.clip(model.config.vision_config.image_size)
-
-
 def weights_hash(module: torch.nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of all weights, in the order of their names."""
     digest = hashlib.sha256()
@@ -146,15 +136,3 @@ def _tokenizer(source: str, model: "ParrotForConditionalGeneration") -> Path:
             f"{path}: {tokens} tokens, but the language model has {rows} rows; give the matching tokenizer"
         )
     return path
-
-
-def save_companions(folder: Path, model: "ParrotForConditionalGeneration", tokenizer: Path, note: dict) -> None:
-    """Put tokenizer and recipe (image, prompt, how it was trained) beside the weights in ``folder``."""
-    shutil.copyfile(tokenizer, folder / "tokenizer.json")
-    training = {name: note[name] for name in ("stage", "config", "from", "data", "samples", "languages", "settings")}
-    recipe = {
-        "image": asdict(image_recipe(model)),
-        "prompt": {"system": SYSTEM_PROMPT, "image_first": True},
-        "training": training | {"versions": note["versions"]},
-    }
-    (folder / RECIPE_FILE).write_text(json.dumps(recipe, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -24,6 +24,7 @@ from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.image import ImageRecipe
 from parrot_runtime.publish import write_file
 from parrot_runtime.strict import from_mapping
+from parrot_train.recipe import RECIPE_FILE
 
 if TYPE_CHECKING:
     from parrot_train.model.modeling import ParrotForConditionalGeneration
@@ -32,7 +33,6 @@ RUN_FILE = "run.json"
 LOG_FILE = "log.jsonl"
 SKIPPED_FILE = "skipped.json"
 CONFIG_FILE = "config.yaml"
-RECIPE_FILE = "parrot_recipe.json"
 CHECKPOINTS = "checkpoints"
 _LOCK_FILE = ".lock"
 _HASHES = "checkpoint.json"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,36 @@ def show_config(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     config = load_config(name, overrides)
     click.echo(json.dumps(to_mapping(config), ensure_ascii=False) if as_json else to_yaml(config), nl=as_json)
+
+
+@main.command()
+@click.argument("architecture")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder [runs/random/<architecture>].")
+@click.option("--dtype", type=click.Choice(("bf16", "fp16", "fp32")), default="bf16", show_default=True, help="Type.")
+@click.option("--seed", default=0, show_default=True, help="Decides every weight.")
+@click.option("--force", is_flag=True, help="Replace the checkpoint that the folder holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the folder and its bytes as JSON.")
+@verbose_option
+def random(architecture: str, output: Path | None, dtype: str, seed: int, force: bool, as_json: bool) -> None:
+    """Write a checkpoint of random weights in the size of ARCHITECTURE, to export and to time without a download.
+
+    Example: parrot-train random parrot-qwen2-0.5b -o runs/random/half
+    """
+    from parrot_train.architectures import named_architecture
+
+    config, folder = named_architecture(architecture), output or Path("runs/random") / architecture
+
+    from parrot_train.random_checkpoint import parameter_bytes, write_random_checkpoint
+
+    bar = click.progressbar(
+        length=parameter_bytes(config, dtype), label="Writing weights", file=sys.stderr, hidden=not sys.stderr.isatty()
+    )
+    with bar:
+        size = write_random_checkpoint(config, folder, dtype=dtype, seed=seed, force=force, progress=bar.update)
+    if as_json:
+        click.echo(json.dumps({"checkpoint": str(folder), "bytes": size}))
+        return
+    click.echo(f"{folder}: {architecture}, random weights, {dtype}, {size / 2**20:,.0f} MiB")
 
 
 @main.group(cls=ParrotGroup)

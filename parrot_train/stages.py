@@ -40,6 +40,7 @@ from parrot_train.checkpoint import (
 )
 from parrot_train.config import NANO, TrainConfig, to_mapping, to_yaml
 from parrot_train.data.prepare import Prepared, prepare, worker_count
+from parrot_train.recipe import image_recipe, write_companions
 from parrot_train.signals import InterruptedRunError, Signals
 
 # Settings that change how a run is done but not what comes out: they may differ when it is resumed.
@@ -150,7 +151,7 @@ def _make_ready(request: StageRequest) -> tuple[Any, Path, Prepared, dict[str, A
         data_files(config, request.stage),
         config.data,
         tokenizer=tokenizer,
-        recipe=assemble.image_recipe(model),
+        recipe=image_recipe(model.config),
         image_tokens=model.config.image_tokens,
         fallback=request.run,
     )
@@ -302,7 +303,8 @@ def _publish(request: StageRequest, trainer: Any, tokenizer: Path, note: dict[st
     shutil.rmtree(partial, ignore_errors=True)
     trainer.save_model(str(partial))
     (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings; run.json has them
-    assemble.save_companions(partial, trainer.model, tokenizer, note)
+    training = {name: note[name] for name in ("stage", "config", "from", "data", "samples", "languages", "settings")}
+    write_companions(partial, trainer.model.config, tokenizer, training | {"versions": note["versions"]})
     note["files"] = publish_files(partial, run, lambda files: write_run(run, note | {"files": files}))
     note |= {"status": "finished", "finished": _now()}
     write_run(run, note)

@@ -16,7 +16,7 @@ from parrot_runtime.manifest import PromptRecipe
 from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder, Turn
 from parrot_runtime.publish import write_file
 from parrot_runtime.strict import from_mapping
-from parrot_train.checkpoint import RECIPE_FILE
+from parrot_train.recipe import RECIPE_FILE
 
 from .configuration import ParrotConfig
 
