@@ -14,7 +14,13 @@ never formed. Here nothing else can be learned, so it does, link by link:
 7. the same, of eight times as many tokens
 8. the same, of most tokens
 9. the same, of all tokens
-10. facts, then a key and a lettered list: the letter of its value
+10. facts of one token, then a key and a lettered list: the letter of its value
+11. the same of several tokens
+12. facts of one token, then a key and a value, its own or another's: Yes or No
+13. the same of several tokens
+
+The last four are two steps of looking up. Among reviews of easier levels and in text, level 11 stood at six letters in
+ten for thousands of steps, and Yes and No at chance; alone and from one token on, each is learned in a few hundred.
 """
 
 import random
@@ -27,10 +33,17 @@ from parrot_train.nano.language_batches import Batch, collate
 
 VALUES_ASKED = 8
 LISTS_ASKED = 4
-LEVELS = 11
 # How many tokens the values of levels 5 to 9 are taken from: all at once, nothing is learned in 150 steps.
 ANSWERS = {5: 16, 6: 16, 7: 128, 8: 600, 9: None}
-REVIEWED = 0.4
+# Of levels 3, 4 and 10 to 13: whether facts are told, whether a letter is asked for, and the tokens of keys and values.
+ASKED = {
+    3: (False, False, 2),
+    4: (False, True, 2),
+    10: (True, True, 1),
+    11: (True, True, 2),
+    12: (True, False, 1),
+    13: (True, False, 2),
+}
 
 Tokens = list[int]
 
@@ -55,9 +68,9 @@ class Drills:
         self._words = words = [token for token in range(tokenizer.get_vocab_size()) if token not in taken]
         self._shuffled = self._random.sample(words, len(words))
 
-    def drill(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """One drill of ``level``, or of a lower one for review: int16 ids and bool supervised (the answers)."""
-        if level > 1 and self._random.random() < REVIEWED:
+    def drill(self, level: int, review: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """One drill of ``level``, or by the chance ``review`` of a lower one: int16 ids, bool supervised (answers)."""
+        if level > 1 and self._random.random() < review:
             level = self._random.randrange(1, level)
         write = self._letters_of_values if level < 3 else self._facts if level in ANSWERS else self._asked
         pieces = write(level)
@@ -65,9 +78,9 @@ class Drills:
         supervised = [answer for piece, answer in pieces for _ in piece]
         return np.array(tokens, np.int16), np.array(supervised)
 
-    def batch(self, level: int, size: int, pad_id: int) -> Batch:
-        """``size`` drills of ``level``; nothing but their answers is learned from."""
-        return collate([self.drill(level) for _ in range(size)], pad_id, self._order, context=False)
+    def batch(self, level: int, size: int, pad_id: int, review: float = 0.0) -> Batch:
+        """``size`` drills, see ``drill``; nothing but their answers is learned from."""
+        return collate([self.drill(level, review) for _ in range(size)], pad_id, self._order, context=False)
 
     def _values(self, count: int, longest: int, *, affixes: bool) -> list[Tokens]:
         """Different values of up to ``longest`` tokens, and with ``affixes`` of common first and last ones beside."""
@@ -111,13 +124,12 @@ class Drills:
         return pieces
 
     def _asked(self, level: int) -> list[tuple[Tokens, bool]]:
-        """Levels 3, 4 and 10: a list of values or facts, and questions in chat turns."""
-        r = self._random
-        facts, choose = level == LEVELS - 1, level > 3
-        count, affixes = r.randrange(2, 6), r.random() < 0.5
-        values = self._values(count + 4, 2, affixes=affixes)
+        """Levels 3, 4 and 10 to 13: a list of values or facts, and questions in chat turns."""
+        r, (facts, choose, longest) = self._random, ASKED[level]
+        count, several = r.randrange(2, 6), longest > 1
+        values = self._values(count + 4, longest, affixes=several and r.random() < 0.5)
         told, absent = values[:count], values[count:]
-        keys = self._values(count, 2, affixes=r.random() < 0.5) if facts else [[]] * count
+        keys = self._values(count, longest, affixes=several and r.random() < 0.5) if facts else [[]] * count
         separator = r.choice(self._separators)
         pieces = [(self._line, False)]
         pieces += [([*key, *value, *separator], False) for key, value in zip(keys, told, strict=True)]

@@ -36,8 +36,8 @@ SPLIT = (
 # Beside the main thing of a phase: conversations per step on text while drilling, drills per step while reading, and
 # after how many steps.
 TEXT_BATCH, DRILL_BATCH, TEXT_EVERY, REVIEW_EVERY = 16, 64, 3, 6
-# A level of drills is mastered when nine letters in ten are right over twenty batches.
-MASTERED, MASTERED_STEPS = 0.9, 20
+# Over how many batches a level of drills has to go well to be mastered, and the share of lower levels in its batches.
+MASTERED_STEPS, REVIEWED = 20, 0.4
 HELD_OUT = 240
 MUON = Rates(1e-3, 0.01, 30)
 
@@ -47,7 +47,8 @@ class Reading:
     """A phase on text: batches of ``batch`` of so many documents, at rates that fall to a hundredth.
 
     length_power: how an answer's tokens weigh by its length, see ``answer_weights``.
-    reviewed: levels of drills of which one, in turn, follows every sixth step.
+    reviewed: levels of drills of which one, in turn, follows every ``review_every``-th step; ``review`` is the share of
+        lower levels among them.
     """
 
     text: Mix
@@ -57,13 +58,19 @@ class Reading:
     rates: Rates
     length_power: float = 0.0
     reviewed: tuple[int, ...] = ()
+    review_every: int = REVIEW_EVERY
+    review: float = REVIEWED
 
 
 @dataclass(frozen=True)
 class Drilling:
     """A phase on drills: each level until it is mastered, with a step on text after every third, lest it be forgotten.
 
-    A level that is not mastered within ``longest`` steps stops the pretraining.
+    A level is mastered when the share ``mastered`` of its answers is right; one that is not, within ``longest`` steps,
+    stops the pretraining.
+
+    review: share of lower levels in its batches.
+    kept: levels of which one, in turn, follows the text.
     """
 
     text: Mix
@@ -72,6 +79,9 @@ class Drilling:
     rates: Rates
     batch: int = DRILL_BATCH
     longest: int = 2_000
+    mastered: float = 0.9
+    review: float = REVIEWED
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,13 @@ class LanguageRecipe:
         Reading(CHATTING, 60_000, 32, 1_750, MUON, length_power=-0.5, reviewed=(2, 4)),
         Reading(EXAMINING, 80_000, 32, 2_200, MUON, length_power=-0.5, reviewed=(4, 6)),
         Drilling(CHATTING, 6_000, (5, 6, 7, 8, 9), MUON),
-        Reading(CHATTING, 100_000, 32, 2_100, MUON, length_power=-0.5, reviewed=(4, 9, 10)),
+        Reading(CHATTING, 100_000, 32, 2_100, MUON, length_power=-0.5, reviewed=(4, 9, 11)),
+        Drilling(CHATTING, 6_000, (10,), MUON, batch=48, review=0.0),
+        Drilling(CHATTING, 6_000, (11,), MUON, batch=48, mastered=0.95, review=0.0),
+        Drilling(CHATTING, 6_000, (12, 13), MUON, batch=48, mastered=0.95, review=0.0, kept=(11,)),
+        Reading(
+            CHATTING, 70_000, 32, 1_200, MUON, length_power=-0.5, reviewed=(11, 13, 9, 4), review_every=3, review=0
+        ),
     )
     seed: int = 1
 
@@ -200,21 +216,24 @@ def read(phase: Reading, encoded: list[Encoded], learner: Learner, drills: Drill
     for step, batch in enumerate(islice(text, phase.steps), start=1):
         scale = schedule(step, phase.steps)
         learner.step(batch, scale)
-        if phase.reviewed and step % REVIEW_EVERY == 0:
-            learner.step(drills.batch(next(reviewed), DRILL_BATCH, pad_id), scale)
+        if phase.reviewed and step % phase.review_every == 0:
+            learner.step(drills.batch(next(reviewed), DRILL_BATCH, pad_id, phase.review), scale)
 
 
 def drill(phase: Drilling, encoded: list[Encoded], learner: Learner, drills: Drills, pad_id: int) -> None:
     """The steps of a phase on drills. Raises ParrotError for a level that is not mastered."""
     text = batches(encoded, TEXT_BATCH, pad_id, seed=1, power=-0.5)
+    kept = cycle(phase.kept)
     for level in phase.levels:
         recent: deque[float] = deque(maxlen=MASTERED_STEPS)
         for step in range(1, phase.longest + 1):
-            recent.append(learner.step(drills.batch(level, phase.batch, pad_id)))
-            if len(recent) == MASTERED_STEPS and sum(recent) >= MASTERED * MASTERED_STEPS:
+            recent.append(learner.step(drills.batch(level, phase.batch, pad_id, phase.review)))
+            if len(recent) == MASTERED_STEPS and sum(recent) >= phase.mastered * MASTERED_STEPS:
                 break
             if step % TEXT_EVERY == 0:
                 learner.step(next(text))
+                if phase.kept:
+                    learner.step(drills.batch(next(kept), phase.batch, pad_id))
         else:
             raise ParrotError(
                 f"level {level} of the drills was not mastered in {phase.longest} steps; try another seed"

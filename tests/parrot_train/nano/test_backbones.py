@@ -111,11 +111,6 @@ def test_a_batch_predicts_all_answers_and_some_of_the_rest(tokenizer):
     torch.testing.assert_close(logits[first], alone[batch.predicted[first] - 1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture
-def no_review(monkeypatch):
-    monkeypatch.setattr("parrot_train.nano.drills.REVIEWED", 0.0)
-
-
 def _options(tokens: list[int], tokenizer: Tokenizer) -> tuple[dict[int, list[int]], list[int]]:
     """The lettered list that ``tokens`` begin with, value by letter, and what follows it."""
     line, dot = tokenizer.encode("\n").ids[0], tokenizer.encode(".").ids[0]
@@ -127,7 +122,7 @@ def _options(tokens: list[int], tokenizer: Tokenizer) -> tuple[dict[int, list[in
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_first_drills_ask_for_the_letter_of_a_listed_value(tokenizer, no_review, level):
+def test_first_drills_ask_for_the_letter_of_a_listed_value(tokenizer, level):
     drills, again = Drills(tokenizer, level), Drills(tokenizer, level)
     gap = len(tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n").ids) if level == 2 else 0
     for _ in range(20):
@@ -143,9 +138,9 @@ def test_first_drills_ask_for_the_letter_of_a_listed_value(tokenizer, no_review,
             assert tokens[position - gap - len(value) : position - gap] == value
 
 
-@pytest.mark.parametrize("level", [3, 4, 10])
-def test_later_drills_are_answered_by_what_was_told(tokenizer, no_review, level):
-    drills = Drills(tokenizer, level)
+@pytest.mark.parametrize("level", [3, 4, 10, 11, 12, 13])
+def test_later_drills_are_answered_by_what_was_told(tokenizer, level):
+    drills, lettered = Drills(tokenizer, level), level in (4, 10, 11)
     semicolon, line = (tokenizer.encode(text).ids[0] for text in (";", "\n"))
     drills._separators = [[semicolon]]
     turns = [tokenizer.encode(f"<|im_end|>\n<|im_start|>{role}\n").ids for role in ("assistant", "user")]
@@ -162,24 +157,32 @@ def test_later_drills_are_answered_by_what_was_told(tokenizer, no_review, level)
             else:
                 piece.append(token)
         at = np.flatnonzero(supervised)
-        assert len(at) == (VALUES_ASKED if level == 3 else LISTS_ASKED)
+        assert len(at) == (LISTS_ASKED if lettered else VALUES_ASKED)
         for position in at:
             question = tokens[start : position - len(turns[0])]
             assert tokens[position - len(turns[0]) : position] == turns[0]
             start = position + 1 + len(turns[1])
             answers.append(tokens[position])
-            if level == 3:
+            if not lettered:
                 assert tokens[position] == (yes if question in told else no)
             else:
                 key, rest = question[: question.index(line)], question[question.index(line) + 1 :]
                 options, rest = _options(rest, tokenizer)
                 assert not rest
                 assert [letter for letter, value in options.items() if [*key, *value] in told] == [tokens[position]]
-    assert len(set(answers)) == (2 if level == 3 else 4)
+    assert len(set(answers)) == (4 if lettered else 2)
+
+
+def test_lower_levels_are_reviewed(tokenizer):
+    drills, letters = Drills(tokenizer, 1), {tokenizer.encode(letter).ids[0] for letter in "ABCD"}
+    for review, low, high in ((0.0, 0, 0), (0.5, 30, 170)):
+        drawn = [drills.drill(13, review) for _ in range(200)]
+        lettered = sum(set(ids[supervised].tolist()) <= letters for ids, supervised in drawn)
+        assert low <= lettered <= high
 
 
 @pytest.mark.parametrize("level", [5, 6, 7, 8, 9])
-def test_facts_are_asked_for_by_their_keys(tokenizer, no_review, level):
+def test_facts_are_asked_for_by_their_keys(tokenizer, level):
     drills = Drills(tokenizer, level)
     gap = 0 if level == 5 else len(tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n").ids)
     different = set()
