@@ -198,12 +198,18 @@ def _require_room(folder: Path, size: int) -> None:
 
 def _reference(checkpoint: Checkpoint, dims: ModelDims, progress: Progress) -> "Reference":
     """What torch computes on the samples: what graphs are compared with, and what ranges are collected on."""
-    from parrot_export.reference import compute_reference, prepare
+    from parrot_export.reference import STEPS, compute_reference, prepare
     from parrot_export.samples import verification_samples
 
     recipe = checkpoint.recipe
     samples = verification_samples()
     questions = prepare(checkpoint.tokenizer, dims.image_tokens, recipe.image, recipe.prompt, samples)
+    needed = max(len(question.ids) for question in questions) + STEPS
+    if needed > dims.max_len:
+        raise InputError(
+            f"--max-len is {dims.max_len}, and the questions of the verification take {needed} positions in this "
+            "model's tokens; give that or more, or --no-verify"
+        )
     with progress("Answering in torch", len(samples)) as advance:
         return compute_reference(checkpoint.load_model(), questions, progress=advance)
 

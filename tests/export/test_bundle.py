@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -188,6 +189,12 @@ def test_the_longest_sequence_is_the_models_or_what_was_asked(checkpoint, tmp_pa
 def test_a_longest_sequence_the_model_cannot_have_is_refused(checkpoint, tmp_path, asked):
     message = refused(ExportRequest(checkpoint=checkpoint, output=tmp_path / "x", max_len=asked))
     assert f"--max-len is {asked}; this model takes 19" in message
+
+
+def test_a_longest_sequence_without_room_for_the_verification_is_refused(checkpoint, tmp_path):
+    message = refused(ExportRequest(checkpoint=checkpoint, output=tmp_path / "x", max_len=64))
+    assert re.search(r"--max-len is 64, and the questions of the verification take \d+ positions", message)
+    assert "--no-verify" in message
 
 
 def test_heads_that_the_runtime_cannot_rotate_are_refused(tmp_path):
