@@ -15,6 +15,17 @@ from parrot_train.config import PACKAGE_NANO, TrainConfig
 if TYPE_CHECKING:
     from parrot_train.model import ParrotForConditionalGeneration
 
+# The model types Parrot can be made of, by transformers' classes; an encoder's text half stays out.
+_VISION_MODELS = {
+    "clip_vision_model": "CLIPVisionModel",
+    "clip": "CLIPVisionModel",
+    "chinese_clip_vision_model": "ChineseCLIPVisionModel",
+    "chinese_clip": "ChineseCLIPVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "siglip": "SiglipVisionModel",
+}
+_LANGUAGE_MODELS = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
+
 
 def check_source(run: Path) -> None:
     """Raise InputError unless ``run`` is a finished stage 1."""
@@ -30,15 +41,20 @@ def check_source(run: Path) -> None:
 def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration", Path, dict[str, Any]]:
     """Stage 1's model: the two backbones and a new projector between them, no mixture.
 
-    Returns the model (float32), the tokenizer file, and what ``run.json`` says about the origin.
+    Returns the model (float32), the tokenizer file, and what ``run.json`` says about the origin. Raises InputError for
+    backbones that are not there, incomplete, or of a family that Parrot is not made of.
     """
-    from transformers import CLIPVisionModel, Qwen2ForCausalLM
-
     from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
+    from parrot_train.model.configuration import WITHOUT_CLASS_TOKEN
 
-    vision = _load(CLIPVisionModel, config.backbones.vision, "vision")
-    llm = _load(Qwen2ForCausalLM, config.backbones.llm, "llm")
-    settings = ParrotConfig(vision_config=vision.config.to_dict(), text_config=llm.config.to_dict(), num_experts=0)
+    vision = _load(_VISION_MODELS, config.backbones.vision, "vision")
+    llm = _load(_LANGUAGE_MODELS, config.backbones.llm, "llm")
+    settings = ParrotConfig(
+        vision_config=vision.config.to_dict(),
+        text_config=llm.config.to_dict(),
+        vision_feature_select="patch" if vision.config.model_type in WITHOUT_CLASS_TOKEN else "cls_patch",
+        num_experts=0,
+    )
     model = ParrotForConditionalGeneration(settings)
     # transformers names the encoder's tensors with this prefix in some releases, and without it in others.
     weights = {
@@ -48,7 +64,7 @@ def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration
     for name, weight in llm.state_dict().items():
         weights[name if name.startswith("lm_head.") else name.replace("model.", "model.language_model.", 1)] = weight
     known = model.state_dict().keys()
-    # The vision encoder's layers after the one whose features are used are not part of Parrot.
+    # The vision encoder's layers after the one whose features are used, and its pooling, are not part of Parrot.
     result = model.load_state_dict({name: weight for name, weight in weights.items() if name in known}, strict=False)
     missing = [name for name in result.missing_keys if "multi_modal_projector" not in name]
     if missing:
@@ -105,16 +121,28 @@ def _folder(source: str, part: str) -> str | Path:
     return folder
 
 
-def _load(kind: Any, source: str, part: str) -> Any:
+def _load(kinds: dict[str, str], source: str, part: str) -> Any:
+    """The backbone, by transformers' class for the ``model_type`` of its configuration."""
+    import transformers
+
+    folder, name = _folder(source, part), "a model"
     try:
-        model, report = kind.from_pretrained(_folder(source, part), dtype=torch.float32, output_loading_info=True)
+        found = transformers.AutoConfig.from_pretrained(folder).model_type
+        if found not in kinds:
+            raise InputError(
+                f"backbones.{part}={source}: a model of type '{found}'; Parrot can be made of {', '.join(kinds)}"
+            )
+        name = kinds[found]
+        model, report = getattr(transformers, name).from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"backbones.{part}={source}: cannot be loaded as {kind.__name__} ({reason})") from error
+        raise InputError(f"backbones.{part}={source}: cannot be loaded as {name} ({reason})") from error
     if report["missing_keys"]:
         # transformers would fill them at random: training would run, and start from noise.
         raise InputError(
-            f"backbones.{part}={source}: {len(report['missing_keys'])} weights of {kind.__name__} are missing, first "
+            f"backbones.{part}={source}: {len(report['missing_keys'])} weights of {name} are missing, first "
             f"{sorted(report['missing_keys'])[0]}; give a whole checkpoint of that kind"
         )
     return model

@@ -35,8 +35,12 @@ def setting(default: T, doc: str) -> T:
 class BackboneConfig:
     """Where the two pretrained halves come from."""
 
-    vision: str = setting(PACKAGE_NANO, "CLIP vision encoder: folder, hub name, or package:nano")
-    llm: str = setting(PACKAGE_NANO, "Qwen2-architecture language model: folder, hub name, or package:nano")
+    vision: str = setting(
+        PACKAGE_NANO, "vision encoder (CLIP, Chinese-CLIP, SigLIP): folder, hub name, or package:nano"
+    )
+    llm: str = setting(
+        PACKAGE_NANO, "language model (Qwen2, Qwen3, LLaMA architecture): folder, hub name, or package:nano"
+    )
 
 
 @dataclass(frozen=True)
