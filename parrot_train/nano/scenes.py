@@ -48,6 +48,9 @@ CELLS: tuple[str, ...] = (
     "bottom right",
 )
 MOST_THINGS = 6
+# How often a scene has so many kinds of things, and how often so many of a kind, in the world and in mixed company.
+KIND_COUNTS, THING_COUNTS = {1: 30, 2: 40, 3: 30}, {1: 58, 2: 14, 3: 11, 4: 9, 5: 8}
+MIXED_KINDS, MIXED_THINGS = {2: 25, 3: 50, 4: 25}, {1: 75, 2: 15, 3: 10}
 
 Split = Literal["train", "held-out"]
 
@@ -116,10 +119,11 @@ class Scene:
         return "held-out" if hashlib.sha256(repr(content).encode()).digest()[0] % 10 == 0 else "train"
 
 
-def sample_scene(random_: random.Random) -> Scene:
-    """One scene at random, of either split."""
-    kinds = random_.sample(KINDS, random_.choices((1, 2, 3), weights=(30, 40, 30))[0])
-    counts = [random_.choices((1, 2, 3, 4, 5), weights=(58, 14, 11, 9, 8))[0] for _ in kinds]
+def sample_scene(random_: random.Random, *, mixed: bool = False) -> Scene:
+    """One scene at random, of either split; ``mixed`` ones have two to four kinds of things, most of them alone."""
+    kind_counts, thing_counts = (MIXED_KINDS, MIXED_THINGS) if mixed else (KIND_COUNTS, THING_COUNTS)
+    kinds = random_.sample(KINDS, random_.choices(list(kind_counts), weights=kind_counts.values())[0])
+    counts = [random_.choices(list(thing_counts), weights=thing_counts.values())[0] for _ in kinds]
     while sum(counts) > MOST_THINGS:
         largest = counts.index(max(counts))
         counts[largest] -= 1
@@ -134,10 +138,10 @@ def sample_scene(random_: random.Random) -> Scene:
     return Scene(random_.getrandbits(32), background, tuple(things), random_.uniform(-1, 1), random_.random())
 
 
-def scenes(split: Split, *, seed: int | str) -> Iterator[Scene]:
+def scenes(split: Split, *, seed: int | str, mixed: bool = False) -> Iterator[Scene]:
     """An endless stream of scenes of one split; the same seed gives the same stream on every machine."""
     random_ = random.Random(f"{split}/{seed}")
     while True:
-        scene = sample_scene(random_)
+        scene = sample_scene(random_, mixed=mixed)
         if scene.split == split:
             yield scene

@@ -3,9 +3,10 @@
 A document is a conversation. Most are stories: a scene that is given in words, every thing with its place, in one
 language, and questions about it in the same or another one. Some ask first for the whole scene retold: nearly every
 token of that answer has to be looked up, which is what makes looking up emerge at all within minutes. Exams are stories
-with short answers alone, letters or values, in the language they are told in. Quizzes have no scene: a list of options
-and then values, each answered by its letter. Together they are what a chat LLM brings to a vision-language
-model: the languages, the forms of questions and answers, and reading facts off its context.
+with short answers alone, letters or values, in the language they are told in. Lessons are exams that keep to one kind
+of question. Quizzes have no scene: a list of options and then values, each answered by its letter. Together they are
+what a chat LLM brings to a vision-language model: the languages, the forms of questions and answers, and reading facts
+off its context.
 """
 
 import random
@@ -19,7 +20,7 @@ from parrot_train.nano.grammar import GRAMMARS, Grammar
 from parrot_train.nano.questions import FORMS, sample_question, value_question, yes_no_question
 from parrot_train.nano.scenes import BACKGROUNDS, COLOURS, KINDS, MOST_THINGS, Group, Scene, scenes
 
-QUIZ_VALUES = 8
+QUIZ_VALUES = LESSON_QUESTIONS = 8
 EXAM_YES_NO = 0.25
 # Open questions whose answer is one value.
 SHORT = tuple(name for name in FORMS["open"] if name not in ("object", "describe", "report"))
@@ -31,14 +32,17 @@ class Mix:
 
     retold: stories that begin with the question for the whole scene.
     shuffled: stories whose things are told in any order; in the others those of a kind stand together.
-    exams, quizzes: documents that are those.
+    exams, lessons, quizzes: documents that are those.
+    subjects: the kinds of questions that lessons are about.
     """
 
     questions: int
     retold: float = 0.0
     shuffled: float = 0.0
     exams: float = 0.0
+    lessons: float = 0.0
     quizzes: float = 0.0
+    subjects: tuple[str, ...] = ()
 
 
 # What a model reads first; what it reads to connect looking up with choosing; what it reads once it can do both.
@@ -87,6 +91,32 @@ def exam(scene: Scene, r: random.Random, mix: Mix, *, lettered: bool) -> list[Tu
     return turns
 
 
+def lesson(scene: Scene, subject: str, r: random.Random) -> list[Turn] | None:
+    """An exam of one kind of question, with four options or Yes/No; None for a scene that gives too few of them."""
+    language = r.choice(CODES)
+    g, turns, lettered = GRAMMARS[language], [], r.random() < 0.5
+    for _ in range(4 * LESSON_QUESTIONS):
+        if subject in FORMS["yes-no"]:
+            asked = yes_no_question(subject, scene, g, r, truth=r.random() < 0.5, lettered=lettered)
+        else:
+            asked = value_question(subject, "choice", scene, g, r)
+        if asked is not None:
+            turns += [Turn("user", asked.prompt), Turn("assistant", asked.answer)]
+        if len(turns) == 2 * LESSON_QUESTIONS:
+            turns[0] = Turn("user", f"{description(scene, language, r)}\n{turns[0].text}")
+            return turns
+    return None
+
+
+def lessons(subjects: tuple[str, ...], *, seed: int | str) -> Iterator[list[Turn]]:
+    """An endless stream of lessons on ``subjects``, about training scenes of mixed company."""
+    r = random.Random(f"lessons/{seed}")
+    for scene in scenes("train", seed=f"lessons/{seed}", mixed=True):
+        turns = lesson(scene, r.choice(subjects), r)
+        if turns is not None:
+            yield turns
+
+
 def _answers(g: Grammar, r: random.Random) -> list[str]:
     """The different values that one category of question may have."""
     kind = r.choice(KINDS)
@@ -116,12 +146,14 @@ def quiz(r: random.Random) -> list[Turn]:
 
 def documents(mix: Mix, *, seed: int | str) -> Iterator[list[Turn]]:
     """An endless stream of conversations; the stories are about training scenes."""
-    r = random.Random(f"text/{seed}")
+    r, taught = random.Random(f"text/{seed}"), lessons(mix.subjects, seed=seed)
     for scene in scenes("train", seed=f"text/{seed}"):
         kind = r.random()
         if kind < mix.quizzes:
             yield quiz(r)
         elif kind < mix.quizzes + mix.exams:
             yield exam(scene, r, mix, lettered=r.random() < 0.6)
+        elif kind < mix.quizzes + mix.exams + mix.lessons:
+            yield next(taught)
         else:
             yield story(scene, r, mix)

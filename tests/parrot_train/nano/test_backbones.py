@@ -30,7 +30,7 @@ from parrot_train.nano.language_backbone import (
 from parrot_train.nano.language_batches import answer_weights, batches, encode_documents
 from parrot_train.nano.optimizers import Pace, Rates
 from parrot_train.nano.scenes import CLASSES, COLOURS, KINDS, SIZES, Scene, Thing
-from parrot_train.nano.text import CHATTING, READING, documents
+from parrot_train.nano.text import CHATTING, LESSON_QUESTIONS, READING, Mix, documents, lessons
 from parrot_train.nano.vision_backbone import Drawn, View, VisionRecipe, augmented, label_patches
 from parrot_train.nano.vision_backbone import pretrain as pretrain_vision
 
@@ -53,6 +53,18 @@ TINY = LanguageRecipe(
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return train_tokenizer(TINY)
+
+
+def test_lessons_keep_to_one_kind_of_question():
+    for turns in islice(lessons(("colour",), seed=1), 50):
+        answers = [turn.text for turn in turns[1::2]]
+        assert len(answers) == LESSON_QUESTIONS
+        assert set(answers) <= set("ABCD")
+    answers = [turns[1].text for turns in islice(lessons(("is_colour",), seed=1), 200)]
+    assert {"A", "B"} < set(answers)
+    assert {g.sentence(word) for g in GRAMMARS.values() for word in g.yes_no("is_colour")} < set(answers)
+    only = Mix(questions=1, lessons=1.0, subjects=("position",))
+    assert list(islice(documents(only, seed=3), 5)) == list(islice(lessons(("position",), seed=3), 5))
 
 
 def test_tokenizer_has_qwens_control_tokens_last_and_every_byte(tokenizer):

@@ -48,3 +48,12 @@ def test_the_split_depends_on_what_is_shown_alone(sample):
 def test_both_splits_show_every_kind():
     for split in ("train", "held-out"):
         assert {t.kind for scene in islice(scenes(split, seed=1), 300) for t in scene.things} == set(KINDS)
+
+
+def test_scenes_of_mixed_company_have_two_to_four_kinds():
+    drawn = list(islice(scenes("held-out", seed=4, mixed=True), 400))
+    kinds = [len(scene.groups) for scene in drawn]
+    assert {*kinds} == {2, 3, 4}
+    assert all(scene.split == "held-out" and len(scene.things) <= MOST_THINGS for scene in drawn)
+    alone = [group.count == 1 for scene in drawn for group in scene.groups]
+    assert 0.65 < sum(alone) / len(alone) < 0.9
