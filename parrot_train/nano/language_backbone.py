@@ -86,7 +86,7 @@ class Drilling:
 
 @dataclass(frozen=True)
 class LanguageRecipe:
-    """How the LLM is made; the defaults are the shipped model's."""
+    """How the LLM is made, phase by phase; docs/nano.md tells which of the phases the shipped one went through."""
 
     vocab_size: int = 1536
     hidden_size: int = 256
