@@ -40,7 +40,7 @@ class ParrotExportCommand(BaseOptimumCLICommand):
     def run(self) -> None:
         """Run ``parrot-export`` with what was given; exits with its code."""
         given = {name: value for name, value in vars(self.args).items() if name.startswith("--") and value is not None}
-        options = [name if value is True else f"{name}={value}" for name, value in given.items() if value is not False]
+        options = [name if value is True else f"{name}={value}" for name, value in given.items()]
         checkpoint = [] if self.args.checkpoint is None else ["--", self.args.checkpoint]
         main(["export", *options, *checkpoint], prog_name="optimum-cli export parrot")
 

@@ -84,3 +84,17 @@ def test_an_incomplete_backbone_is_refused(tmp_path, backbones):
     save_file(weights, tmp_path / "llm/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"1 weights of Qwen2ForCausalLM are missing, first model\.norm\.weight"):
         _assembled(backbones.vision, tmp_path / "llm")
+
+
+def test_both_stages_and_the_export_take_such_a_model(tmp_path, backbones, train):
+    from parrot_export.checkpoint import open_checkpoint
+
+    _vision("Siglip", tmp_path / "vision")
+    _llm("Qwen3", tmp_path / "llm", backbones.tokenizer)
+    made_of = (f"backbones.vision={tmp_path / 'vision'}", f"backbones.llm={tmp_path / 'llm'}")
+    train(1, *made_of)
+    checkpoint = open_checkpoint(train(2, *made_of))
+    assert checkpoint.recipe.image.mean == (0.5, 0.5, 0.5)
+    assert checkpoint.architecture.vision.tokens == 4
+    assert checkpoint.architecture.experts.count == 6
+    assert checkpoint.architecture.decoder.qk_norm
