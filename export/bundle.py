@@ -22,7 +22,7 @@ from parrot_export.plan import plan
 from parrot_export.progress import Progress, no_progress
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_runtime.manifest import MANIFEST_NAME, TOKENIZER_NAME, Graph, Manifest, ModelDims, record_files, to_json
+from parrot_runtime.manifest import MANIFEST_NAME, TOKENIZER_NAME, Graph, Manifest, ModelDims, record_file, to_json
 from parrot_runtime.publish import publish_directory
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def export(
         if request.verify and reference:
             manifest = replace(manifest, verification=_verify(folder, manifest, reference, progress))
         (folder / CARD_NAME).write_text(model_card(manifest, checkpoint.recipe.training), encoding="utf-8")
-        card = {path: record for path, record in record_files(folder).items() if path == CARD_NAME}
-        manifest = replace(manifest, files=dict(sorted((manifest.files | card).items())))
+        files = manifest.files | {CARD_NAME: record_file(folder / CARD_NAME)}
+        manifest = replace(manifest, files=dict(sorted(files.items())))
         (folder / MANIFEST_NAME).write_text(to_json(manifest), encoding="utf-8")
     _build(output, choice, request.max_batch, progress, note, built)
     return output, manifest

@@ -9,6 +9,7 @@ checkpoint to the file in pieces of a few MiB, byte for byte where the stored ty
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,14 +157,20 @@ class WeightFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
             file.write(self._header)
-            for block in self._blocks.values():
-                start = file.tell()
-                for chunk in block.chunks():
-                    data = _converted(chunk, block)
-                    file.write(data.view(np.uint8).data)
-                    progress(data.nbytes)
-                if file.tell() - start != block.size:
-                    raise ValueError(f"{block.name}: {file.tell() - start} bytes written, {block.size} announced")
+            for data in _made_ahead(self._pieces()):
+                file.write(data.view(np.uint8).data)
+                progress(data.nbytes)
+
+    def _pieces(self) -> Iterator[np.ndarray]:
+        """All numbers in their types, in the file's order."""
+        for block in self._blocks.values():
+            size = 0
+            for chunk in block.chunks():
+                data = _converted(chunk, block)
+                size += data.nbytes
+                yield data
+            if size != block.size:
+                raise ValueError(f"{block.name}: {size} bytes written, {block.size} announced")
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,15 @@ class Shelf:
         """See ``WeightFile.place``."""
         holder = next((file for file in self.earlier if file.holds(blocks)), self.own)
         return holder.place(blocks, shape, dtype)
+
+
+def _made_ahead(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """``pieces``, each read and converted on another thread while the one before it is written."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = pool.submit(next, pieces, None)
+            yield piece
 
 
 def _same(one: Block, other: Block) -> bool:

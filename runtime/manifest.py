@@ -224,7 +224,13 @@ def record_files(folder: Path) -> dict[str, FileRecord]:
     """Size and hash of every file under ``folder`` but the manifest and the caches: what ``Manifest.files`` holds."""
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     names = [name for name in found if name != MANIFEST_NAME and name.split("/")[0] not in CACHE_FOLDERS]
-    return {name: FileRecord((folder / name).stat().st_size, _sha256(folder / name)) for name in names}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip(names, pool.map(record_file, (folder / name for name in names)), strict=True))
+
+
+def record_file(path: Path) -> FileRecord:
+    """Size and hash of one file."""
+    return FileRecord(path.stat().st_size, _sha256(path))
 
 
 def verify_files(folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
