@@ -1,13 +1,12 @@
 """How long an export takes, and how much memory, against copying the same bytes.
 
-    python benchmarks/export_streaming.py parrot-qwen2-7b --rounds 2 --folder /tmp/room
+    python benchmarks/export_streaming.py parrot-qwen2-7b --rounds 2
 
 writes a checkpoint of random weights (bfloat16), then in every round copies it with ``cp`` and exports it at fp16, each
 from a cold page cache where the system lets us drop it (root), and prints seconds, their ratio, and the exporter's peak
-memory. Needs room for three times the checkpoint. Nothing is verified: torch would hold the whole model.
+memory. ``--folder`` needs room for three times the checkpoint. Nothing is verified: torch would hold the whole model.
 """
 
-import argparse
 import os
 import shutil
 import statistics
@@ -36,17 +35,16 @@ def timed(*command: object) -> tuple[float, float]:
     return time.monotonic() - start, usage.ru_maxrss / 1024
 
 
-def main() -> None:
+@click.command(help=__doc__.splitlines()[0])
+@click.argument("architecture")
+@click.option("--rounds", default=2, show_default=True, help="How often each is done, in turn.")
+@click.option("--folder", type=click.Path(path_type=Path), default="runs/streaming", show_default=True, help="Where.")
+def main(architecture: str, rounds: int, folder: Path) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("architecture", help="as `parrot-train random` takes it")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=Path("runs/streaming"))
-    arguments = parser.parse_args()
-    checkpoint, bundle, copy = (arguments.folder / name for name in ("checkpoint", "bundle", "copy"))
-    subprocess.run([CLI / "parrot-train", "random", arguments.architecture, "-o", checkpoint], check=True)
+    checkpoint, bundle, copy = (folder / name for name in ("checkpoint", "bundle", "copy"))
+    subprocess.run([CLI / "parrot-train", "random", architecture, "-o", checkpoint], check=True)
     ratios = []
-    for _ in range(arguments.rounds):
+    for _ in range(rounds):
         copying, _ = timed("cp", "-r", checkpoint, copy)
         shutil.rmtree(copy)
         exporting, memory = timed(

@@ -6,11 +6,11 @@ paper's (§3.3). The numbers are those of the ``config.json`` that each backbone
 
 import json
 from collections.abc import Callable
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.strict import nearest
+from parrot_train.nano.backbones import shipped
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotConfig
@@ -44,8 +44,7 @@ def _qwen(width: int, inner: int, layers: int, heads: int, kv_heads: int, rows: 
 
 
 def _nano() -> dict[str, Any]:
-    folder = resources.files("parrot_train.nano") / "weights"
-    vision, llm = (json.loads((folder / part / "config.json").read_text()) for part in ("vision", "llm"))
+    vision, llm = (json.loads((shipped(part) / "config.json").read_text("utf-8")) for part in ("vision", "llm"))
     return {"vision_config": vision, "text_config": llm}
 
 

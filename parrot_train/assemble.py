@@ -1,7 +1,6 @@
 """Put a model together for a stage."""
 
 import hashlib
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +10,10 @@ from tokenizers import Tokenizer
 from parrot_runtime.errors import InputError
 from parrot_train.checkpoint import load_checkpoint, read_run
 from parrot_train.config import PACKAGE_NANO, TrainConfig
+from parrot_train.nano.backbones import shipped
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotForConditionalGeneration
-
-# The model types Parrot can be made of, by transformers' classes; an encoder's text half stays out.
-_VISION_MODELS = {
-    "clip_vision_model": "CLIPVisionModel",
-    "clip": "CLIPVisionModel",
-    "chinese_clip_vision_model": "ChineseCLIPVisionModel",
-    "chinese_clip": "ChineseCLIPVisionModel",
-    "siglip_vision_model": "SiglipVisionModel",
-    "siglip": "SiglipVisionModel",
-}
-_LANGUAGE_MODELS = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
 
 
 def check_source(run: Path) -> None:
@@ -44,11 +33,13 @@ def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration
     Returns the model (float32), the tokenizer file, and what ``run.json`` says about the origin. Raises InputError for
     backbones that are not there, incomplete, or of a family that Parrot is not made of.
     """
-    from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
-    from parrot_train.model.configuration import WITHOUT_CLASS_TOKEN
+    from transformers import AutoModel, AutoModelForCausalLM
 
-    vision = _load(_VISION_MODELS, config.backbones.vision, "vision")
-    llm = _load(_LANGUAGE_MODELS, config.backbones.llm, "llm")
+    from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
+    from parrot_train.model.configuration import LANGUAGE_MODELS, VISION_ENCODERS, WITHOUT_CLASS_TOKEN
+
+    vision = _load(AutoModel, VISION_ENCODERS, config.backbones.vision, "vision")
+    llm = _load(AutoModelForCausalLM, LANGUAGE_MODELS, config.backbones.llm, "llm")
     settings = ParrotConfig(
         vision_config=vision.config.to_dict(),
         text_config=llm.config.to_dict(),
@@ -113,7 +104,7 @@ def _folder(source: str, part: str) -> str | Path:
     """Where a backbone lies: a folder of the package, a folder, or a hub name that transformers resolves."""
     if source != PACKAGE_NANO:
         return Path(source) if Path(source).is_dir() else source
-    folder = Path(str(resources.files("parrot_train.nano"))) / "weights" / part
+    folder = shipped(part)
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder}: the package's nano backbones are not there; run `parrot-train nano backbones` first"
@@ -121,29 +112,28 @@ def _folder(source: str, part: str) -> str | Path:
     return folder
 
 
-def _load(kinds: dict[str, str], source: str, part: str) -> Any:
-    """The backbone, by transformers' class for the ``model_type`` of its configuration."""
-    import transformers
+def _load(loader: Any, kinds: dict[str, str], source: str, part: str) -> Any:
+    """The backbone, whose configuration says what it is; an encoder's text half stays out."""
+    from transformers import AutoConfig
 
-    folder, name = _folder(source, part), "a model"
+    folder = _folder(source, part)
     try:
-        found = transformers.AutoConfig.from_pretrained(folder).model_type
-        if found not in kinds:
+        config = AutoConfig.from_pretrained(folder)
+        config = getattr(config, f"{part}_config", config)
+        if config.model_type not in kinds:
             raise InputError(
-                f"backbones.{part}={source}: a model of type '{found}'; Parrot can be made of {', '.join(kinds)}"
+                f"backbones.{part}={source}: a model of type '{config.model_type}'; Parrot can be made of "
+                f"{', '.join(kinds)}"
             )
-        name = kinds[found]
-        model, report = getattr(transformers, name).from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
-        )
+        model, report = loader.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"backbones.{part}={source}: cannot be loaded as {name} ({reason})") from error
+        raise InputError(f"backbones.{part}={source}: cannot be loaded ({reason})") from error
     if report["missing_keys"]:
         # transformers would fill them at random: training would run, and start from noise.
         raise InputError(
-            f"backbones.{part}={source}: {len(report['missing_keys'])} weights of {name} are missing, first "
-            f"{sorted(report['missing_keys'])[0]}; give a whole checkpoint of that kind"
+            f"backbones.{part}={source}: {len(report['missing_keys'])} weights of {type(model).__name__} are missing, "
+            f"first {sorted(report['missing_keys'])[0]}; give a whole checkpoint of that kind"
         )
     return model
 

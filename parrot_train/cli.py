@@ -133,13 +133,15 @@ def random(architecture: str, output: Path | None, dtype: str, seed: int, force:
 
     config, folder = named_architecture(architecture), output or Path("runs/random") / architecture
 
-    from parrot_train.random_checkpoint import parameter_bytes, write_random_checkpoint
+    from parrot_train.random_checkpoint import write_random_checkpoint
 
-    bar = click.progressbar(
-        length=parameter_bytes(config, dtype), label="Writing weights", file=sys.stderr, hidden=not sys.stderr.isatty()
-    )
-    with bar:
-        size = write_random_checkpoint(config, folder, dtype=dtype, seed=seed, force=force, progress=bar.update)
+    with click.progressbar(length=1, label="Writing weights", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        size = write_random_checkpoint(config, folder, dtype=dtype, seed=seed, force=force, progress=progress)
     if as_json:
         click.echo(json.dumps({"checkpoint": str(folder), "bytes": size}))
         return
@@ -182,7 +184,7 @@ def nano_data(output: Path | None, config_name: str, overrides: tuple[str, ...],
 @click.option("--json", "as_json", is_flag=True, help="Print the folders as JSON.")
 @verbose_option
 def nano_backbones(output: Path | None, force: bool, as_json: bool) -> None:
-    """Pretrain the small vision encoder and language model that the package ships: about an hour on two cores.
+    """Pretrain the small vision encoder and language model that the package ships, which takes hours.
 
     Example: parrot-train nano backbones -o runs/mine/backbones
     """

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-import parrot_runtime
 from parrot_runtime import Parrot
+from parrot_runtime.bundles import SHIPPED
 from parrot_runtime.image import ImageRecipe
 from parrot_runtime.manifest import Manifest, ModelDims, PromptRecipe
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/bundle-format.md").read_text("utf-8")
-BUNDLE = Path(parrot_runtime.__file__).parent / "bundles/nano-fp16"
+BUNDLE = SHIPPED / "nano-fp16"
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def make_backbones(
 ) -> dict[str, Path]:
     """Pretrain both backbones into ``folder``; their folders by name.
 
-    On one core vision took 27 minutes; the LLM's phases took two and a half hours in all, some on one core, some on
-    two.
+    On one core vision took 27 minutes; the phases the shipped LLM went through took two and a half hours, some on one
+    core, some on two.
     ``report`` gets a line of progress now and then. Raises InputError when ``folder`` exists, unless ``force``.
     """
     from transformers.utils import logging

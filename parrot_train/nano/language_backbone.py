@@ -26,7 +26,7 @@ from parrot_train.nano.language_batches import Batch, Encoded, batches, encode_d
 from parrot_train.nano.optimizers import Pace, Rates, schedule
 from parrot_train.nano.questions import sample_question
 from parrot_train.nano.scenes import scenes
-from parrot_train.nano.text import CHATTING, EXAMINING, READING, Mix, description, documents
+from parrot_train.nano.text import CHATTING, EXAMINING, READING, Mix, description, documents, lessons_on
 
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # How Qwen's tokenizers cut text before the merges: contractions, words, single digits, punctuation, line ends, spaces.
@@ -84,6 +84,11 @@ class Drilling:
     kept: tuple[int, ...] = ()
 
 
+def _lessons(steps: int, *subjects: str) -> Reading:
+    """A phase of lessons on ``subjects``, the drills of two steps beside them."""
+    return Reading(lessons_on(*subjects), 24 * steps, 24, steps, MUON, length_power=-0.5, reviewed=(11, 13), review=0.0)
+
+
 @dataclass(frozen=True)
 class LanguageRecipe:
     """How the LLM is made, phase by phase; docs/nano.md tells which of the phases the shipped one went through."""
@@ -107,8 +112,11 @@ class LanguageRecipe:
         Drilling(CHATTING, 6_000, (11,), MUON, batch=48, mastered=0.95, review=0.0),
         Drilling(CHATTING, 6_000, (12, 13), MUON, batch=48, mastered=0.95, review=0.0, kept=(11,)),
         Reading(
-            CHATTING, 70_000, 32, 1_200, MUON, length_power=-0.5, reviewed=(11, 13, 9, 4), review_every=3, review=0
+            CHATTING, 70_000, 32, 1_200, MUON, length_power=-0.5, reviewed=(11, 13, 9, 4), review_every=3, review=0.0
         ),
+        _lessons(275, "colour", "is_colour", "position"),
+        _lessons(350, "colour", "is_colour", "position", "existence", "with_colour", "at_position"),
+        _lessons(250, "at_position", "same_colour", "class_existence", "is_beside", "with_colour", "position"),
     )
     seed: int = 1
 

@@ -11,7 +11,7 @@ off its context.
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parrot_runtime.choices import LETTERS
 from parrot_runtime.languages import CODES
@@ -49,6 +49,11 @@ class Mix:
 READING = Mix(questions=3, retold=0.5)
 EXAMINING = Mix(questions=6, retold=0.2, shuffled=0.1, exams=0.8, quizzes=0.02)
 CHATTING = Mix(questions=6, retold=0.15, shuffled=0.1, exams=0.6, quizzes=0.03)
+
+
+def lessons_on(*subjects: str) -> Mix:
+    """Mostly lessons on ``subjects``; the rest is as in CHATTING."""
+    return replace(CHATTING, exams=0.1, lessons=0.85, quizzes=0.0, subjects=subjects)
 
 
 def description(scene: Scene, language: str, r: random.Random, *, shuffled: bool = False) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from parrot_runtime.errors import InputError
 from parrot_train.architectures import ARCHITECTURES, named_architecture
-from parrot_train.random_checkpoint import tensor_shapes
+from parrot_train.random_checkpoint import tensors
 
 # Language model as published (millions, embeddings included), 304.0 of CLIP ViT-L/14-336 less its last layer (12.6) and
 # the norm after it, the projector's two Linear, six experts of two and the router.
@@ -18,13 +18,7 @@ _LLM = {
 
 
 def _millions(name: str) -> float:
-    total = 0
-    for _, shape in tensor_shapes(named_architecture(name)):
-        count = 1
-        for size in shape:
-            count *= size
-        total += count
-    return total / 1e6
+    return sum(tensor.numel() for tensor in tensors(named_architecture(name), "bf16").values()) / 1e6
 
 
 @pytest.mark.parametrize("name", _LLM)

@@ -58,6 +58,20 @@ def test_encoders(kind, tmp_path, backbones):
     assert image_recipe(model.config).size == 16
 
 
+def test_an_encoder_may_come_with_its_text_half(tmp_path, backbones):
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+    torch.manual_seed(8)
+    vision, text = CLIPVisionConfig(**_SIZES, **_PICTURES), CLIPTextConfig(**_SIZES, vocab_size=50)
+    both = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict())).eval()
+    both.save_pretrained(tmp_path / "clip")
+    model, _ = _assembled(tmp_path / "clip", backbones.llm)
+    pixels = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = both.vision_model(pixels, output_hidden_states=True).hidden_states[-2]
+        torch.testing.assert_close(model.model.vision_tower(pixels), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["Qwen2", "Qwen3", "Llama"])
 def test_language_models(kind, tmp_path, backbones):
     llm = _llm(kind, tmp_path / "llm", backbones.tokenizer)

@@ -10,7 +10,7 @@ from parrot_export.checkpoint import open_checkpoint
 from parrot_runtime.errors import InputError
 from parrot_train.checkpoint import load_checkpoint
 from parrot_train.cli import main
-from parrot_train.random_checkpoint import parameter_bytes, write_random_checkpoint
+from parrot_train.random_checkpoint import tensors, write_random_checkpoint
 from tests.export.tiny_checkpoint import tiny_config
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -21,11 +21,11 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 def test_it_is_a_whole_checkpoint(tmp_path, dtype, tied):
     config = tiny_config(text={"vocab_size": 1600}, tie_word_embeddings=tied)
     size = write_random_checkpoint(config, tmp_path / "c", dtype=dtype, seed=3)
-    assert size == parameter_bytes(config, dtype)
-    tensors = open_checkpoint(tmp_path / "c").tensors
+    assert size == sum(tensor.nbytes for tensor in tensors(config, dtype).values())
+    stored = open_checkpoint(tmp_path / "c").tensors
     model = load_checkpoint(tmp_path / "c")
     weights = model.state_dict()
-    for name, tensor in tensors.items():
+    for name, tensor in stored.items():
         assert str(tensor.dtype) == {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[dtype]
         loaded = weights[name.replace("vision_tower.vision_model.", "vision_tower.")]
         assert torch.equal(torch.from_numpy(tensor.load()), loaded)
