@@ -5,6 +5,7 @@ import sys
 import click
 
 from parrot_runtime.command import ParrotCommand, verbose_option
+from parrot_runtime.names import BACKENDS
 
 _EPILOG = """\b
 Examples:
@@ -26,13 +27,21 @@ Examples:
 @click.option(
     "--bundle", metavar="FOLDER", help="The bundle to run.  [default: the newest in ./bundles, or the shipped one]"
 )
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="What runs it; auto takes TensorRT where the bundle has engines for the GPU here.",
+)
+@click.option("--trust-engines", is_flag=True, help="Load TensorRT engines that another machine built: they are code.")
 @click.option("--max-new-tokens", default=512, show_default=True, help="The longest answer.")
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy; higher is more varied.")
 @click.option("--top-p", default=1.0, show_default=True, help="Sample among the likeliest tokens up to this sum.")
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1 repeats less.")
 @click.option("--seed", type=int, help="Make sampling repeatable.")
 @click.option("--max-pixels", default=16_000_000, show_default=True, help="The largest picture that is read.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads per graph.  [default: all cores]")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads per graph of onnxruntime.  [default: all cores]")
 @click.option("--stats", is_flag=True, help="Time of each stage, speed, and routing over the experts, on stderr.")
 @click.option("--json", is_flag=True, help="One JSON object per question on stdout.")
 @click.version_option(package_name="parrot-edge")

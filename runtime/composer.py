@@ -16,13 +16,19 @@ from parrot_runtime.stats import Stats
 
 
 class Composer:
-    """Encodes prompts, looks pictures up or runs the vision encoder, routes them through the experts."""
+    """Encodes prompts, looks pictures up or runs the vision encoder, routes them through the experts.
 
-    def __init__(self, manifest: Manifest, prompts: PromptEncoder, embedding: Embedding, backend: Backend) -> None:
+    ``max_len`` is the longest sequence, prompt and answer together.
+    """
+
+    def __init__(
+        self, manifest: Manifest, prompts: PromptEncoder, embedding: Embedding, backend: Backend, max_len: int
+    ) -> None:
         self._manifest = manifest
         self._prompts = prompts
         self._embedding = embedding
         self._backend = backend
+        self._max_len = max_len
         self._features = FeatureCache()
 
     def request(
@@ -42,14 +48,14 @@ class Composer:
             inputs_embeds = self._assemble(encoded, visual_tokens)
         stats.prompt_tokens = len(encoded.input_ids)
         stats.image_tokens = len(pictures) * self._manifest.model.image_tokens
-        limit = min(max_new_tokens, self._manifest.model.max_len - len(inputs_embeds))
+        limit = min(max_new_tokens, self._max_len - len(inputs_embeds))
         return Request(inputs_embeds, routing, Sampler(sampling), limit, stats)
 
     def _encode(self, turns: Sequence[Turn]) -> EncodedPrompt:
         dims, system = self._manifest.model, self._manifest.prompt.system
         encoded = self._prompts.encode(turns, image_tokens=dims.image_tokens, system=system, generation=True)
         # One position must be left for an answer.
-        longest = dims.max_len - 1
+        longest = self._max_len - 1
         if len(encoded.input_ids) > longest:
             raise TextError(
                 f"the question is too long: with its pictures and the prompt around it, it takes "

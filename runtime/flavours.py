@@ -5,6 +5,8 @@
   without one, and chooses kernels where the engine runs. So a timing cache helps the first, and a runtime cache, kept
   by whoever runs the engine, the second.
 - A build can be streamed to a file since 10.12; before that, the whole engine comes as one piece of memory.
+- RTX finishes compiling where an engine runs, and records a whole step as one CUDA graph when it is told to; with
+  TensorRT whoever runs the engine records it.
 """
 
 import importlib
@@ -42,7 +44,8 @@ class Flavour:
         if self.needs_gpu:
             return (gpu.sm,) if gpu else ()
         names = (re.fullmatch(r"SM(\d+)", name) for name in self.trt.ComputeCapability.__members__)
-        return tuple(sorted(int(match[1]) for match in names if match))
+        here = {gpu.sm} if gpu else set()
+        return tuple(sorted({int(match[1]) for match in names if match} | here))
 
     def create_network(self, builder: Any) -> Any:
         """An empty strongly typed network."""
@@ -54,7 +57,9 @@ class Flavour:
         if self.needs_gpu:
             return
         config.num_compute_capabilities = 1
-        if not config.set_compute_capability(getattr(self.trt.ComputeCapability, f"SM{sm}"), 0):
+        # A GPU it has no name for can be built for only where it is: ``sms`` says so of no other.
+        known = self.trt.ComputeCapability
+        if not config.set_compute_capability(getattr(known, f"SM{sm}", known.CURRENT), 0):
             raise ParrotError(f"{self} does not build for SM {sm}; choose another with --sm")
 
     def use_timings(self, config: Any, timings: bytes) -> None:
@@ -70,6 +75,38 @@ class Flavour:
     def streams(self) -> bool:
         """Whether a build can be streamed to a file."""
         return hasattr(self.trt.Builder, "build_serialized_network_to_stream") and hasattr(self.trt, "IStreamWriter")
+
+    @property
+    def records_graphs(self) -> bool:
+        """Whether a context that repeats its call records it as a CUDA graph by itself."""
+        return not self.needs_gpu
+
+    def create_compiler(self, engine: Any, compiled: bytes) -> Any:
+        """What compiles ``engine`` for this GPU as it runs, and remembers; None where a build left nothing to compile.
+
+        ``compiled`` is what an earlier one ``serialize()``d, if any; another driver's or version's is not used.
+        """
+        if self.needs_gpu:
+            return None
+        compiler = engine.create_runtime_config().create_runtime_cache()
+        if compiled:
+            compiler.deserialize(compiled)
+        return compiler
+
+    def create_context(self, engine: Any, compiler: Any, *, repeats: bool) -> Any:
+        """A context of ``engine`` whose scratch memory the caller gives; None when it cannot be made.
+
+        ``repeats`` says that calls of the same shapes and addresses will come again and again.
+        """
+        strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.needs_gpu:
+            return engine.create_execution_context(strategy)
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.set_runtime_cache(compiler)
+        if repeats and hasattr(self.trt, "CudaGraphStrategy"):
+            config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return engine.create_execution_context(runtime_config=config)
 
 
 def installed() -> tuple[str, ...]:

@@ -210,8 +210,8 @@ def require_graphs(folder: Path, manifest: Manifest) -> None:
     """Raise BundleError for a bundle that holds nothing onnxruntime could run."""
     if not manifest.graphs:
         raise BundleError(
-            f"{folder}: a bundle for {manifest.target} alone, and only onnxruntime's graphs can be run yet; "
-            "export one that has them with `parrot-export --target cpu`"
+            f"{folder}: a bundle for {manifest.target}, and nothing in it runs without a GPU; run `parrot-export "
+            "engines` on it where the GPU is, or export one for onnxruntime with `parrot-export --target cpu`"
         )
 
 

@@ -1,4 +1,4 @@
-"""The names that commands, plans and manifests share: where a bundle runs, its precision, and TensorRT's dialects."""
+"""The names that commands, plans and manifests share: what a bundle is for, what is in it, and what runs it."""
 
 from typing import Literal, get_args
 
@@ -6,5 +6,8 @@ Target = Literal["cpu", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8"]
 TensorRTDialect = Literal["tensorrt-modern", "tensorrt-classic"]
 
+BackendName = Literal["auto", "onnxruntime", "tensorrt"]
+
 TARGETS: tuple[str, ...] = get_args(Target)
 TENSORRT_DIALECTS: tuple[str, ...] = get_args(TensorRTDialect)
+BACKENDS: tuple[str, ...] = get_args(BackendName)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from parrot_runtime.answer import Answer, AnswerStream
 from parrot_runtime.backends.base import Backend, KVCache
+from parrot_runtime.backends.choose import Note, choose_engines, create_backend
 from parrot_runtime.cache import Picture
 from parrot_runtime.composer import Composer
 from parrot_runtime.embedding import Embedding
@@ -22,9 +23,9 @@ from parrot_runtime.manifest import (
     TOKENIZER_NAME,
     Manifest,
     load_manifest,
-    require_graphs,
     verify_files,
 )
+from parrot_runtime.names import BackendName
 from parrot_runtime.prompt import PromptEncoder, Turn, check_question
 from parrot_runtime.sampling import Sampling
 from parrot_runtime.stats import Stats
@@ -46,24 +47,40 @@ GREEDY = Sampling()
 
 
 class Parrot:
-    """A bundle, loaded. Methods may be called from several threads."""
+    """A bundle, loaded. Methods may be called from several threads.
+
+    ``max_len`` is the longest sequence, prompt and answer together; ``backend`` names what runs the graphs.
+    """
 
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer, embedding: Embedding, backend: Backend) -> None:
         self.manifest = manifest
+        self.backend = backend.name
+        self.max_len = min(manifest.model.max_len, backend.max_len)
         self.load_seconds = 0.0
         self._tokenizer = tokenizer
         self._embedding = embedding
         self._backend = backend
         self._prompts = PromptEncoder(tokenizer)
-        self._composer = Composer(manifest, self._prompts, embedding, backend)
+        self._composer = Composer(manifest, self._prompts, embedding, backend, self.max_len)
         self._idle_caches: dict[int, KVCache] = {}
 
     @classmethod
-    def load(cls, bundle: str | Path | None = None, *, threads: int | None = None) -> Parrot:
+    def load(
+        cls,
+        bundle: str | Path | None = None,
+        *,
+        backend: BackendName = "auto",
+        threads: int | None = None,
+        trust_engines: bool = False,
+        note: Note = lambda _line: None,
+    ) -> Parrot:
         """Open the bundle in the folder ``bundle``; without one, the bundle that ``find_bundle`` finds.
 
-        Every file is checked against the manifest's sizes and hashes before anything uses it. ``threads`` bounds the
-        threads of each graph. Raises BundleError, and InputError when no engine is installed.
+        Every file is checked against the manifest's sizes and hashes before anything uses it. ``backend`` is what runs
+        it: ``auto`` takes TensorRT where engines for this GPU stand in the bundle, else onnxruntime, and tells ``note``
+        why engines are passed over. Those that another machine built are, unless ``trust_engines``. ``threads`` bounds
+        the threads of each of onnxruntime's graphs. Raises BundleError, InputError when what is to run it is not here,
+        and ParrotError when the device fails.
         """
         start = time.perf_counter()
         if bundle is None:
@@ -72,13 +89,14 @@ class Parrot:
             bundle = find_bundle().folder
         folder = Path(bundle)
         manifest = load_manifest(folder)
-        require_graphs(folder, manifest)
+        engines = choose_engines(folder, manifest, backend, trust_engines=trust_engines, note=note)
         with ThreadPoolExecutor(1) as pool:
             checked = pool.submit(verify_files, folder, manifest)
-            # Importing an engine takes as long as hashing a small bundle: both at once.
-            from parrot_runtime.backends.onnxruntime import OnnxRuntimeBackend, import_onnxruntime
+            if engines is None:
+                # Importing onnxruntime takes as long as hashing a small bundle: both at once.
+                from parrot_runtime.backends.onnxruntime import import_onnxruntime
 
-            import_onnxruntime()
+                import_onnxruntime()
             checked.result()
         tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
         dims = manifest.model
@@ -88,7 +106,7 @@ class Parrot:
                 "export the bundle again with the model's own tokenizer"
             )
         embedding = Embedding(folder / EMBEDDING_NAME, vocab_size=dims.vocab_size, hidden_size=dims.hidden_size)
-        parrot = cls(manifest, tokenizer, embedding, OnnxRuntimeBackend(folder, manifest, threads=threads))
+        parrot = cls(manifest, tokenizer, embedding, create_backend(folder, manifest, engines, threads=threads))
         parrot.load_seconds = time.perf_counter() - start
         return parrot
 
@@ -174,7 +192,7 @@ class Parrot:
         """A KV cache nobody else uses; one of each size is kept for the next question."""
         cache = self._idle_caches.pop(slots, None)
         if cache is None:
-            cache = self._backend.new_cache(slots, self.manifest.model.max_len)
+            cache = self._backend.new_cache(slots, self.max_len)
         try:
             yield cache
         finally:

@@ -19,6 +19,7 @@ from parrot_runtime.report import as_json, as_table
 if TYPE_CHECKING:
     from PIL import Image
 
+    from parrot_runtime.names import BackendName
     from parrot_runtime.sampling import Sampling
 
 STDIN = "-"
@@ -69,6 +70,8 @@ def run(
     questions: Sequence[str],
     *,
     bundle: str | None,
+    backend: BackendName,
+    trust_engines: bool,
     sampling: Sampling,
     max_new_tokens: int,
     max_pixels: int,
@@ -90,7 +93,10 @@ def run(
     folder = bundle if bundle is not None else _find_bundle()
     from parrot_runtime.parrot import Parrot
 
-    parrot = Parrot.load(folder, threads=threads)
+    def note(line: str) -> None:
+        click.echo(f"parrot-run: {line}", err=True)
+
+    parrot = Parrot.load(folder, backend=backend, threads=threads, trust_engines=trust_engines, note=note)
     start = time.perf_counter()
     ready = [parrot.picture(image, max_pixels=max_pixels, name=name) for image, name in zip(images, names, strict=True)]
     read_seconds += time.perf_counter() - start

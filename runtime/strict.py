@@ -109,7 +109,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+    # In Python 3.10 tuple[str, ...] calls itself a type: one with an origin is none that a value can be of.
+    plain = isinstance(kind, type) and origin is None
+    if plain and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
     expected = getattr(kind, "__name__", str(kind))
     raise InputError(f"{where}: expected {expected}, got {value!r}")

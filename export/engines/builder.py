@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parrot_export.engines.callbacks import Calls, HashedFile, logger, monitor, stream
+from parrot_export.engines.callbacks import HashedFile, monitor, stream
 from parrot_export.engines.messages import build_error, parse_error
 from parrot_runtime.engines import BuildOptions, Profile
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.flavours import Flavour
+from parrot_runtime.tensorrt_log import Calls, logger
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,5 @@ def _require_fit(axes: tuple[int, ...], shapes: Any, where: str) -> None:
 
 def _with_log(error: ParrotError, calls: Calls) -> ParrotError:
     """The error with TensorRT's own words, which a traceback shows and the one line does not."""
-    for line in calls.errors:
-        error.add_note(line)
+    error.__cause__ = ParrotError("\n".join(("TensorRT's log:", *calls.errors)))
     return error

@@ -36,6 +36,7 @@ from parrot_runtime.engines import (
     why_stale,
 )
 from parrot_runtime.errors import BundleError, InputError, ParrotError
+from parrot_runtime.machine import remember_build, state_folder
 from parrot_runtime.manifest import Manifest, load_manifest, verify_files
 from parrot_runtime.publish import publish_directory, remove_leftovers
 
@@ -140,7 +141,16 @@ def _engines(work: _Work, sm: int) -> Engines:
         with publish_directory(folder, force=True) as beside:
             record = _build(work, sm, beside)
             (beside / BUILD_NAME).write_text(to_build_json(record), encoding="utf-8")
+        _remember(folder / BUILD_NAME, work.note)
         return Engines(folder, record, reason or "--force")
+
+
+def _remember(record: Path, note: Callable[[str], None]) -> None:
+    """Engines are code, and ``parrot-run`` loads those that it can know were built on this machine."""
+    try:
+        remember_build(record)
+    except OSError as error:
+        note(f"{state_folder()}: cannot be written ({error.strerror}); parrot-run will want --trust-engines")
 
 
 def _current(work: _Work, folder: Path) -> tuple[BuildRecord | None, str | None]:

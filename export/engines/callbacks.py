@@ -1,84 +1,17 @@
-"""What TensorRT calls back while it builds: the log, the progress, and the file an engine is streamed to.
+"""What TensorRT calls back while it builds, beside its log: the progress, and the file an engine is streamed to.
 
-An exception cannot cross TensorRT's C++ frames. Whatever a callback raises, Ctrl-C among it, is kept, the build is
-cancelled at the next step, and ``Calls.reraise`` raises it once TensorRT has returned.
+Whatever a callback raises is kept, the build is cancelled at the next step, and ``Calls.reraise`` raises it once
+TensorRT has returned.
 """
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, BinaryIO
+
+from parrot_runtime.tensorrt_log import Calls
 
 # A bar has this many steps.
 STEPS = 1000
-
-
-@dataclass
-class Calls:
-    """What one build said: its ``errors`` and ``warnings``, each once and in order, and what a callback raised."""
-
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    raised: BaseException | None = None
-
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Keep what is raised inside."""
-        try:
-            yield
-        except BaseException as error:  # noqa: BLE001 - raised again by reraise(), outside of TensorRT
-            self.raised = self.raised or error
-
-    def reraise(self) -> None:
-        """Raise what a callback raised, if one did."""
-        if self.raised is not None:
-            raise self.raised
-
-
-_loggers: dict[type, Any] = {}
-_turn = threading.Lock()
-
-
-@contextmanager
-def logger(trt: Any, calls: Calls) -> Iterator[Any]:
-    """The ``ILogger`` of this process, whose warnings and errors go to ``calls`` meanwhile; builds take turns.
-
-    TensorRT keeps the first logger it is given for as long as any builder lives, one that a traceback holds among them,
-    and ignores every other: with a new one for each build, what the second says would be told to the first.
-    """
-    with _turn:
-        log = _loggers.get(trt.ILogger)
-        if log is None:
-            log = _loggers[trt.ILogger] = _new_logger(trt)
-        log.calls = calls
-        try:
-            yield log
-        finally:
-            log.calls = Calls()
-
-
-def _new_logger(trt: Any) -> Any:
-    kept = {
-        trt.ILogger.WARNING: "warnings",
-        trt.ILogger.ERROR: "errors",
-        trt.ILogger.INTERNAL_ERROR: "errors",
-    }
-
-    class Log(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.calls = Calls()
-
-        def log(self, severity: Any, message: str) -> None:
-            calls = self.calls
-            with calls.guard():
-                lines = getattr(calls, kept[severity]) if severity in kept else None
-                if lines is not None and message not in lines:
-                    lines.append(message)
-
-    return Log()
 
 
 def monitor(trt: Any, calls: Calls, advance: Callable[[int], None]) -> Any:

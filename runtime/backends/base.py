@@ -20,12 +20,15 @@ class KVCache(Protocol):
 class Backend(Protocol):
     """An engine with the three graphs of one bundle loaded. C is the LLM's width, P the positions of one picture.
 
-    ``embeds_dtype`` is the dtype of embeddings at the decoder's border. Methods may be called from several threads
-    at once, with different caches.
+    ``embeds_dtype`` is the dtype of embeddings at the decoder's border; ``max_len`` the most positions and
+    ``max_slots`` the most slots a cache may have, None where only memory bounds them. Methods may be called from
+    several threads at once, with different caches.
     """
 
     name: str
     embeds_dtype: str
+    max_len: int
+    max_slots: int | None
 
     def encode_images(self, pixel_values: np.ndarray) -> np.ndarray:
         """float32 ``[images, 3, S, S]`` to features ``[images, P, C]``; no question enters, so they keep."""

@@ -52,12 +52,14 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
+    max_slots = None
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
         ort = import_onnxruntime()
         require_graphs(folder, manifest)
         self._ort = ort
         self._dims = manifest.model
+        self.max_len = manifest.model.max_len
         self._kv_dtype = manifest.kv_dtype
         self._graphs = manifest.graphs
         _check_decoder(manifest)

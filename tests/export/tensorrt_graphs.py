@@ -13,10 +13,10 @@ from tiny_checkpoint import HEAD_DIM, KV_HEADS, LAYERS, MAX_LEN
 
 from parrot_export.author import Authored, author
 from parrot_export.checkpoint import Checkpoint
-from parrot_export.engines.callbacks import Calls, logger
 from parrot_export.plan import plan
 from parrot_export.ranges import collect_ranges
 from parrot_runtime.manifest import Graph
+from parrot_runtime.tensorrt_log import Calls, logger
 
 CACHE = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
 NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}

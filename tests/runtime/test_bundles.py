@@ -79,4 +79,4 @@ def test_a_bundle_for_tensorrt_alone_is_passed_over(place, tmp_path):
     place("bundles", "b", 10, **alone)
     found = _find(tmp_path)
     assert found.folder.name == "a"
-    assert "for tensorrt alone" in found.skipped[0]
+    assert "a bundle for tensorrt, and nothing in it runs without a GPU" in found.skipped[0]

@@ -222,7 +222,7 @@ def test_a_bundle_for_tensorrt_alone_reads_back_and_says_why_it_does_not_run_her
     _write(copy, json.dumps(_for_tensorrt_alone(copy)))
     manifest = load_manifest(copy)
     assert (manifest.target, manifest.precision, manifest.graphs) == ("tensorrt-rtx", "int4", {})
-    with pytest.raises(BundleError, match=r"for tensorrt-rtx alone, .*`parrot-export --target cpu`") as error:
+    with pytest.raises(BundleError, match=r"for tensorrt-rtx, .*`parrot-export --target cpu`") as error:
         Parrot.load(copy)
     assert len(str(error.value).splitlines()) == 1
 

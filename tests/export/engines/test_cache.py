@@ -23,6 +23,7 @@ from parrot_export.engines.builder import Built
 from parrot_export.engines.cache import EngineRequest, build_engines
 from parrot_runtime.engines import BuildOptions, engine_folder, read_build, why_stale
 from parrot_runtime.errors import BundleError, InputError, ParrotError
+from parrot_runtime.machine import built_here
 from parrot_runtime.manifest import load_manifest, verify_files
 
 ROLES = ["encoder", "experts", "decoder"]
@@ -44,6 +45,26 @@ def test_engines_lie_where_gpu_and_version_say_and_the_second_time_they_stay(bun
     assert again.record == first.record
     assert tree(bundle) == before
     assert len(built) == 3
+
+
+def test_what_is_built_here_is_known_to_be(bundle, built, monkeypatch, tmp_path):
+    folder = run(bundle).folder
+    assert built_here(folder / "build.json")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+    assert not built_here(folder / "build.json")
+    assert run(bundle).reason is None
+    assert not built_here(folder / "build.json")
+    run(bundle, force=True)
+    assert built_here(folder / "build.json")
+
+
+def test_a_state_folder_that_cannot_be_written_is_said(bundle, built, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    notes = []
+    (engines,) = build_engines(EngineRequest(bundle=bundle), note=notes.append, target=on())
+    assert engines.reason == "there were none"
+    assert "parrot-run will want --trust-engines" in notes[-1]
 
 
 def test_the_record_says_what_an_engine_is_made_of(bundle, built):

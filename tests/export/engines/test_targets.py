@@ -34,6 +34,8 @@ def choose(sms=None, flavour=None, *, installed=BOTH, gpu=None, broken=()):
         ({"gpu": 90}, ("tensorrt", (90,))),
         ({"gpu": 89, "installed": ("tensorrt-rtx",)}, ("tensorrt-rtx", (89,))),
         ({"gpu": 89, "flavour": "tensorrt-rtx"}, ("tensorrt-rtx", (89,))),
+        # RTX has no name for it, and builds for what is here all the same.
+        ({"gpu": 90, "installed": ("tensorrt-rtx",)}, ("tensorrt-rtx", (90,))),
         # Others than the GPU here are RTX's business.
         ({"gpu": 89, "sms": (80,)}, ("tensorrt-rtx", (80,))),
         ({"gpu": 89, "sms": (89, 120)}, ("tensorrt-rtx", (89, 120))),
@@ -54,7 +56,7 @@ def test_the_first_that_can_is_taken(asked, found):
         ({"installed": ()}, r"no TensorRT is installed; run `pip install 'parrot-edge\[tensorrt-rtx\]'`"),
         ({"installed": ("tensorrt",)}, "tensorrt 10.13.2 builds for the GPU of this machine only, which is none"),
         ({"installed": ("tensorrt",), "gpu": 89, "sms": (80,)}, "of this machine only, which is SM 89"),
-        ({"gpu": 90, "installed": ("tensorrt-rtx",)}, "builds for SM 75, 80, 89, 120, not for 90"),
+        ({"gpu": 90, "sms": (87,), "installed": ("tensorrt-rtx",)}, "for SM 75, 80, 89, 90, 120, not for 87"),
         ({"sms": (80, 90, 91), "flavour": "tensorrt-rtx"}, "not for 90, 91"),
         ({"broken": BOTH}, "tensorrt cannot be imported; tensorrt-rtx cannot be imported"),
     ],
