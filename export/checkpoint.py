@@ -15,13 +15,18 @@ from parrot_export.slabs import Slab, StoredTensor, read_slabs
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe
 from parrot_runtime.manifest import TOKENIZER_NAME, PromptRecipe
-from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
+from parrot_runtime.prompt import SYSTEM_PROMPT
 from parrot_runtime.strict import from_mapping
+from parrot_runtime.templates import prompt_encoder
 from parrot_runtime.tokenizer import load_tokenizer
+from parrot_runtime.vicuna import SYSTEM_PROMPT as VICUNAS_SYSTEM_PROMPT
+from parrot_runtime.vicuna import is_vicunas
 from parrot_train.recipe import RECIPE_FILE, image_recipe
 from parrot_train.shards import AGAIN, read_json
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
 
 CONFIG_NAME = "config.json"
@@ -91,8 +96,9 @@ def open_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
         raise InputError(f"{folder / CONFIG_NAME}: model_type is {kind!r}; expected one of {known}")
     config = _read_config(folder, kind, vision_tower)
     architecture = from_config(config, where=str(folder / CONFIG_NAME))
-    recipe = _read_recipe(folder, kind, config)
-    _check_tokenizer(folder / TOKENIZER_NAME, architecture)
+    tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
+    recipe = _read_recipe(folder, kind, config, tokenizer)
+    _check_tokenizer(folder / TOKENIZER_NAME, tokenizer, recipe.prompt, architecture)
     needed, spare = tensor_shapes(architecture)
     if kind == NATIVE:
         tensors = _native(dict(read_slabs(folder)), needed, spare, folder)
@@ -128,11 +134,13 @@ def _read_config(folder: Path, kind: str, vision_tower: Path | None) -> "ParrotC
         raise InputError(f"{folder / CONFIG_NAME}: {' '.join(str(error).split())}; {AGAIN}") from error
 
 
-def _read_recipe(folder: Path, kind: str, config: "ParrotConfig") -> Recipe:
-    """The recipe of ``parrot_recipe.json``. Others' checkpoints have none: theirs is the paper's, for their encoder."""
+def _read_recipe(folder: Path, kind: str, config: "ParrotConfig", tokenizer: "Tokenizer") -> Recipe:
+    """The recipe of ``parrot_recipe.json``. Others' checkpoints have none: theirs is the paper's, for their encoder,
+    and where the tokenizer is Vicuna's, the prompt LLaVA-1.5 was trained with."""
     path, size = folder / RECIPE_FILE, config.vision_config.image_size
     if kind != NATIVE and not path.exists():
-        return Recipe(image_recipe(config), PromptRecipe(SYSTEM_PROMPT), {})
+        vicuna = PromptRecipe(VICUNAS_SYSTEM_PROMPT, template="vicuna")
+        return Recipe(image_recipe(config), vicuna if is_vicunas(tokenizer) else PromptRecipe(SYSTEM_PROMPT), {})
     stored = read_json(path)
     image = from_mapping(ImageRecipe, stored.get("image"), where=f"{path}: image")
     prompt = from_mapping(PromptRecipe, stored.get("prompt"), where=f"{path}: prompt")
@@ -141,9 +149,8 @@ def _read_recipe(folder: Path, kind: str, config: "ParrotConfig") -> Recipe:
     return Recipe(image, prompt, stored.get("training") or {})
 
 
-def _check_tokenizer(path: Path, architecture: Architecture) -> None:
-    tokenizer = load_tokenizer(path)
-    PromptEncoder(tokenizer)  # refuses one without the control tokens
+def _check_tokenizer(path: Path, tokenizer: "Tokenizer", prompt: PromptRecipe, architecture: Architecture) -> None:
+    prompt_encoder(tokenizer, prompt)  # refuses one without the control tokens
     tokens, rows = tokenizer.get_vocab_size(), architecture.decoder.vocabulary
     if tokens > rows:
         raise InputError(f"{path}: {tokens} tokens for a model of {rows}; put the model's own tokenizer there")

@@ -10,7 +10,8 @@ import numpy as np
 from parrot_runtime.errors import ParrotError
 from parrot_runtime.image import ImageRecipe, preprocess
 from parrot_runtime.manifest import TOKENIZER_NAME, Manifest, PromptRecipe
-from parrot_runtime.prompt import PromptEncoder, Turn
+from parrot_runtime.prompt import Turn
+from parrot_runtime.templates import prompt_encoder
 from parrot_runtime.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def prepare(
     tokenizer: Path, image_tokens: int, image: ImageRecipe, prompt: PromptRecipe, samples: Sequence["Sample"]
 ) -> list[Question]:
     """The samples as a bundle has them: its tokenizer, its recipes, by the code the runtime uses."""
-    prompts = PromptEncoder(load_tokenizer(tokenizer))
+    prompts = prompt_encoder(load_tokenizer(tokenizer), prompt)
     questions = []
     for sample in samples:
         encoded = prompts.encode(

@@ -112,10 +112,11 @@ class ModelDims:
 
 @dataclasses.dataclass(frozen=True)
 class PromptRecipe:
-    """What stands around the question: the system text, and that pictures come first in their turn."""
+    """What stands around the question: the system text, that pictures come first, and the template it goes into."""
 
     system: str
     image_first: Literal[True] = True
+    template: Literal["chatml", "vicuna"] = "chatml"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,9 +26,10 @@ from parrot_runtime.manifest import (
     verify_files,
 )
 from parrot_runtime.names import BackendName
-from parrot_runtime.prompt import PromptEncoder, Turn, check_question
+from parrot_runtime.prompt import Turn, check_question
 from parrot_runtime.sampling import Sampling
 from parrot_runtime.stats import Stats
+from parrot_runtime.templates import prompt_encoder
 from parrot_runtime.tokenizer import Detokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Parrot:
         self._tokenizer = tokenizer
         self._embedding = embedding
         self._backend = backend
-        self._prompts = PromptEncoder(tokenizer)
+        self._prompts = prompt_encoder(tokenizer, manifest.prompt)
         self._composer = Composer(manifest, self._prompts, embedding, backend, self.max_len)
         self._idle_caches: dict[int, KVCache] = {}
 

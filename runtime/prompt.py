@@ -1,4 +1,4 @@
-"""The prompt: one template, in token ids, for training and for running.
+"""The prompt: one template, in token ids, for training and for running. (Vicuna has another: ``vicuna.py``.)
 
     <|im_start|>system
     You are a helpful assistant.<|im_end|>
@@ -84,6 +84,14 @@ def check_question(question: str) -> str:
     return check_unicode(question)
 
 
+def check_turns(turns: Sequence[Turn], system: str, *, generation: bool) -> None:
+    """Raise TextError for text that is not Unicode, ValueError for ``generation`` after an assistant's turn."""
+    if generation and (not turns or turns[-1].role != "user"):
+        raise ValueError("generation needs a conversation whose last turn is the user's")
+    for text in (system, *(turn.text for turn in turns)):
+        check_unicode(text)
+
+
 class PromptEncoder:
     """Turns to token ids. ``tokenizer`` is set to read special tokens in a text as plain text, for good.
 
@@ -113,11 +121,8 @@ class PromptEncoder:
         With ``generation`` the last turn is the user's and the header of the answer to come is added. Raises TextError
         for text that is not Unicode (lone surrogates), ValueError for ``generation`` after an assistant's turn.
         """
-        if generation and (not turns or turns[-1].role != "user"):
-            raise ValueError("generation needs a conversation whose last turn is the user's")
-        for text in (system, *(turn.text for turn in turns)):
-            check_unicode(text)
-        pieces = _Pieces()
+        check_turns(turns, system, generation=generation)
+        pieces = Pieces()
         pieces.add([self._start_id, *self._plain(f"system\n{system}"), self.end_id, *self._plain("\n")])
         for number, turn in enumerate(turns):
             self._add_turn(pieces, turn, image_tokens)
@@ -127,7 +132,7 @@ class PromptEncoder:
             pieces.add([self._start_id, *self._plain("assistant\n")])
         return pieces.join()
 
-    def _add_turn(self, pieces: _Pieces, turn: Turn, image_tokens: int) -> None:
+    def _add_turn(self, pieces: Pieces, turn: Turn, image_tokens: int) -> None:
         pieces.add([self._start_id])
         if turn.role == "assistant":
             # Apart from the answer, because at generation the header is encoded before there is one.
@@ -152,7 +157,7 @@ class PromptEncoder:
         return number
 
 
-class _Pieces:
+class Pieces:
     """Ids under construction, each run marked as supervised or not."""
 
     def __init__(self) -> None:

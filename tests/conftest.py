@@ -1,6 +1,12 @@
 """What holds for every test: nothing is written outside of pytest's own folders."""
 
+import sys
+from pathlib import Path
+
 import pytest
+
+# The tests are imported one by one (importmode=importlib): what several rooms' tests share is found here.
+sys.path.insert(0, str(Path(__file__).parent / "shared"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,13 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
+from llama_tokenizer import llama_tokenizer
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import TEXT, VISION, sessions, tiny_tokenizer
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
+from parrot_export.bundle import ExportRequest, export
 from parrot_export.checkpoint import open_checkpoint
 from parrot_runtime.errors import InputError
-from parrot_runtime.image import ImageRecipe
+from parrot_runtime.image import ImageRecipe, preprocess, read_image
+from parrot_runtime.manifest import PromptRecipe
+from parrot_runtime.parrot import Parrot
+from parrot_runtime.vicuna import SYSTEM_PROMPT
 from parrot_train.model.llava import load_llava
 
 IMAGE, PATCHES = 270, 16
@@ -19,12 +25,14 @@ IMAGE, PATCHES = 270, 16
 TOLERANCE = 1e-4
 
 
-def make(folder, strategy="default", encoder="clip_vision_model", **options):
-    """A random LLaVA saved by transformers, with the tokenizer an export needs; weights that are far from linear."""
+def make(folder, strategy="default", encoder="clip_vision_model", tokenizer=None, **options):
+    """A random LLaVA saved by transformers, with a tokenizer; weights that are far from linear."""
     torch.manual_seed(1)
+    tokenizer = tokenizer or tiny_tokenizer()
+    rows = max(TEXT["vocab_size"], tokenizer.get_vocab_size())
     config = LlavaConfig(
         vision_config=VISION | {"model_type": encoder, "num_hidden_layers": 3},
-        text_config=TEXT | {"model_type": "llama"},
+        text_config=TEXT | {"model_type": "llama", "vocab_size": rows},
         image_token_index=IMAGE,
         image_seq_length=PATCHES + (strategy == "full"),
         vision_feature_select_strategy=strategy,
@@ -36,7 +44,7 @@ def make(folder, strategy="default", encoder="clip_vision_model", **options):
             if "norm" in name and name.endswith("weight"):
                 parameter.add_(1.0)
     model.save_pretrained(folder, **options)
-    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
     return model
 
 
@@ -93,6 +101,39 @@ def test_the_graphs_of_a_llava_compute_what_transformers_does(llava, sample, tmp
     feed = {"seqlens_k": np.full(3, 32, np.int32), "total_sequence_length": np.array(33, np.int32)}
     (logits,) = graphs["decoder"].run(["logits"], {"inputs_embeds": embeds, **feed, **cache})
     close(logits, expected[:, -1])
+
+
+def test_a_llava_on_vicunas_tokenizer_answers_from_its_bundle_as_transformers_does(tmp_path):
+    """From the published prompt, read at once by the tokenizer, to the same greedy tokens."""
+    tokenizer, question = llama_tokenizer(), "What is there?"
+    model = make(tmp_path / "llava", tokenizer=tokenizer)
+    picture = Image.fromarray(np.random.default_rng(2).integers(0, 255, (40, 31, 3), np.uint8))
+    folder, manifest = export(
+        ExportRequest(checkpoint=tmp_path / "llava", output=tmp_path / "bundle", precision="fp32", target="cpu")
+    )
+    assert manifest.verification["status"] == "passed"
+    assert manifest.prompt == PromptRecipe(SYSTEM_PROMPT, template="vicuna")
+    answer = Parrot.load(folder, threads=1).ask(picture, question, max_new_tokens=12)
+
+    text = f"<s>{SYSTEM_PROMPT} USER: <image>\n{question} ASSISTANT:"
+    image, ids = tokenizer.token_to_id("<image>"), []
+    for number in tokenizer.encode(text, add_special_tokens=False).ids:
+        ids += [IMAGE] * PATCHES if number == image else [number]
+    assert IMAGE not in tokenizer.encode(text, add_special_tokens=False).ids
+    pixels = torch.from_numpy(preprocess(read_image(picture), manifest.image)[None])
+    prompt = torch.tensor([ids])
+    with torch.no_grad():
+        expected = model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            pixel_values=pixels,
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=tokenizer.token_to_id("</s>"),
+        )[0, len(ids) :].tolist()
+    stop = tokenizer.token_to_id("</s>")
+    assert list(answer.token_ids) == [token for token in expected if token != stop]
+    assert len(answer.token_ids) > 3
 
 
 def test_a_siglip_sees_pictures_by_its_own_numbers(tmp_path):
