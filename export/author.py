@@ -15,7 +15,7 @@ from parrot_export.dialects.tensorrt_classic import ClassicDialect
 from parrot_export.dialects.tensorrt_modern import ModernDialect
 from parrot_export.graphs import decoder, encoder, experts
 from parrot_export.plan import Plan
-from parrot_export.weights import Shelf, WeightFile, copied
+from parrot_export.weights import LinkedFile, Links, Shelf, WeightFile, copied
 from parrot_runtime.manifest import EMBEDDING_NAME, Graph
 
 DIALECTS: dict[str, type[Dialect]] = {
@@ -29,13 +29,15 @@ DIALECTS: dict[str, type[Dialect]] = {
 class Authored:
     """Graphs that are ready to be saved: per role the model and its manifest entry; and the files of their weights.
 
-    ``products`` are, per role, the values that enter matrix products, by the names of the modules.
+    ``products`` are, per role, the values that enter matrix products, by the names of the modules. ``links`` are files
+    of the checkpoint that the graphs read, and those of graphs authored before with the same ``Links``.
     """
 
     models: dict[str, ir.Model]
     graphs: dict[str, Graph]
     files: tuple[WeightFile, ...]
     products: dict[str, dict[str, str]]
+    links: tuple[LinkedFile, ...] = ()
 
     @property
     def size(self) -> int:
@@ -55,6 +57,7 @@ def author(
     *,
     beside: Authored | None = None,
     ranges: Mapping[str, float] | None = None,
+    links: Links | None = None,
 ) -> Authored:
     """Write every graph of the checkpoint's model. No weights are read but a few small tables.
 
@@ -66,7 +69,9 @@ def author(
     dialect, read its files where a tensor stands there as they want it, and bring files for the rest alone.
 
     ``ranges`` says how large the inputs of products get (see ``parrot_export.ranges``); a plan that quantises
-    activations needs it. Raises InputError where it does not have one of them.
+    activations needs it. With ``links``, weights that stand in the checkpoint as a graph wants them are read from its
+    files, which the bundle links; the word embeddings keep a file of their own. Raises InputError for ranges that lack
+    one of the products.
     """
     model, suffix = checkpoint.architecture, f".{plan.dialect}" if beside else ""
     earlier = beside.files if beside else ()
@@ -81,7 +86,7 @@ def author(
     dialects, files = {}, [embedding]
     for role, (root, write) in writers.items():
         weights = WeightFile(f"weights/{role}{suffix}.safetensors")
-        shelf = Shelf(weights, earlier)
+        shelf = Shelf(weights, earlier, links)
         dialects[role] = DIALECTS[plan.dialect](root, plan, role, checkpoint, shelf, elsewhere, ranges)
         write(dialects[role], model)
         files.append(weights)
@@ -93,4 +98,4 @@ def author(
     products = {
         role: {module: value.name for module, value in dialect.products.items()} for role, dialect in dialects.items()
     }
-    return Authored(models, graphs, tuple(files), products)
+    return Authored(models, graphs, tuple(files), products, tuple(links.files.values()) if links else ())

@@ -20,6 +20,7 @@ from parrot_export.choice import Choice, choose
 from parrot_export.description import model_dims, new_manifest
 from parrot_export.plan import plan
 from parrot_export.progress import Progress, no_progress
+from parrot_export.weights import LinkedFile, Links, WeightFile
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.manifest import MANIFEST_NAME, TOKENIZER_NAME, Graph, Manifest, ModelDims, record_file, to_json
@@ -50,6 +51,7 @@ class ExportRequest:
     max_batch: int | None = None
     max_len: int | None = None
     vision_tower: Path | None = None
+    link: bool = False
     verify: bool = True
     force: bool = False
 
@@ -82,8 +84,10 @@ def export(
         quantised = choice.tensorrt is not None and choice.tensorrt.rounds_activations
         reference = _reference(checkpoint, dims, progress) if request.verify or quantised else None
         ranges = _ranges(checkpoint, dims, folder, reference, progress) if quantised and reference else None
-        parts = _author(checkpoint, choice, dims.max_len, ranges)
+        parts = _author(checkpoint, choice, dims.max_len, ranges, Links() if request.link else None)
         _write(parts, checkpoint, folder, progress)
+        if request.link:
+            note(parts.linked)
         manifest = new_manifest(checkpoint, parts.graphs, choice, name=name, dims=dims, folder=folder)
         _check(folder, manifest)
         if request.verify and reference:
@@ -168,12 +172,31 @@ class _Parts:
         """Both dialects' manifest entries by role, none for a dialect that is not there."""
         return self.cpu.graphs if self.cpu else {}, self.tensorrt.graphs if self.tensorrt else {}
 
+    @property
+    def links(self) -> dict[str, LinkedFile]:
+        """Files of the checkpoint that any of the graphs read, by their places in the bundle."""
+        return {file.location: file for part in self.all for file in part.links}
 
-def _author(checkpoint: Checkpoint, choice: Choice, max_len: int, ranges: dict[str, float] | None) -> _Parts:
-    cpu = author(checkpoint, choice.cpu, max_len) if choice.cpu else None
+    @property
+    def linked(self) -> str:
+        """How much was linked, for a person."""
+        linked, copied = (sum(file.size for file in files) for files in (self.links.values(), self._copied))
+        return (
+            f"{linked / 2**20:,.1f} MiB of weights are linked, {copied / 2**20:,.1f} MiB stand in other forms or files"
+        )
+
+    @property
+    def _copied(self) -> list[WeightFile]:
+        return [file for part in self.all for file in part.files]
+
+
+def _author(
+    checkpoint: Checkpoint, choice: Choice, max_len: int, ranges: dict[str, float] | None, links: Links | None
+) -> _Parts:
+    cpu = author(checkpoint, choice.cpu, max_len, links=links) if choice.cpu else None
     if choice.tensorrt is None:
         return _Parts(cpu, None)
-    return _Parts(cpu, author(checkpoint, choice.tensorrt, max_len, beside=cpu, ranges=ranges))
+    return _Parts(cpu, author(checkpoint, choice.tensorrt, max_len, beside=cpu, ranges=ranges, links=links))
 
 
 def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
@@ -184,6 +207,8 @@ def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, progress: Progre
             for file in part.files:
                 file.write(folder, advance)
             part.save_graphs(folder)
+    for file in parts.links.values():
+        file.write(folder)
     shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER_NAME)
 
 

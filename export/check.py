@@ -5,6 +5,9 @@ those are looked at here.
 """
 
 import math
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import onnx
@@ -30,7 +33,7 @@ def check_graphs(folder: Path, manifest: Manifest) -> dict[str, dict[str, int]]:
     for role, graph in (manifest.graphs | named).items():
         path = folder / graph.file
         try:
-            onnx.checker.check_model(str(path), full_check=True)
+            _check_by_onnx(path, manifest)
             model = onnx.load(str(path), load_external_data=False)
         except Exception as error:  # onnx raises protobuf's, its own and the file system's errors
             raise BundleError(
@@ -46,6 +49,24 @@ def check_graphs(folder: Path, manifest: Manifest) -> dict[str, dict[str, int]]:
                 _check_data(tensor, path, manifest)
         operators[role] = dict(sorted(counts.items(), key=lambda item: -item[1]))
     return operators
+
+
+def _check_by_onnx(path: Path, manifest: Manifest) -> None:
+    """onnx's own checker, which refuses data behind a hard link and looks at none of it.
+
+    A bundle whose weights are links of the checkpoint's is checked beside empty files of the same names and sizes.
+    """
+    if all(os.stat(path.parent / name).st_nlink == 1 for name in manifest.files):
+        onnx.checker.check_model(str(path), full_check=True)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, record in manifest.files.items():
+            copy = Path(scratch, name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.touch()
+            os.truncate(copy, record.size)
+        shutil.copyfile(path, Path(scratch, path.name))
+        onnx.checker.check_model(str(Path(scratch, path.name)), full_check=True)
 
 
 def _check_data(tensor: onnx.TensorProto, path: Path, manifest: Manifest) -> None:

@@ -66,6 +66,7 @@ def main() -> None:
 @click.option("--max-batch", type=int, metavar="N", help="Most slots, pictures or questions at once in engines [8].")
 @click.option("--max-len", type=int, metavar="N", help="Longest sequence [the model's, 2048 at most].")
 @click.option("--vision-tower", metavar="FOLDER", type=_FOLDER, help="Vision encoder of a released checkpoint.")
+@click.option("--link", is_flag=True, help="Link weights that need no conversion instead of copying them; one disk.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every graph with torch.")
 @click.option("--force", is_flag=True, help="Replace the bundle that has the name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -8,15 +8,16 @@ checkpoint to the file in pieces of a few MiB, byte for byte where the stored ty
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from parrot_export.slabs import DTYPES, StoredTensor
-from parrot_runtime.errors import ParrotError
+from parrot_export.slabs import DTYPES, Slab, StoredTensor
+from parrot_runtime.errors import InputError, ParrotError
 
 _CODES = {str(dtype): code for code, dtype in DTYPES.items()} | {
     "int8": "I8",
@@ -31,12 +32,14 @@ class Block:
     """One tensor of a weight file: where its numbers come from and what they become.
 
     ``dtype`` is a numpy name (``float16``); ``chunks`` yields flat arrays, in any type, that make up ``shape``.
+    ``slab`` is where these very bytes stand already, one after the other, in a file of the checkpoint, if they do.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     chunks: Callable[[], Iterator[np.ndarray]]
+    slab: Slab | None = None
 
     @property
     def size(self) -> int:
@@ -46,7 +49,13 @@ class Block:
 
 def copied(tensor: StoredTensor, dtype: str, *, name: str | None = None) -> Block:
     """``tensor`` as it stands, under its own name or ``name``."""
-    return Block(name or tensor.name, dtype, tensor.shape, tensor.chunks)
+    stands = len(tensor.slabs) == 1 and str(tensor.dtype) == dtype
+    return Block(name or tensor.name, dtype, tensor.shape, tensor.chunks, tensor.slabs[0] if stands else None)
+
+
+def flat(tensor: StoredTensor) -> Block:
+    """A small tensor as float32, always written: for a few of these no file of a checkpoint is worth its link."""
+    return Block(tensor.name, "float32", tensor.shape, tensor.chunks)
 
 
 def side_by_side(tensor: StoredTensor, dtype: str) -> Block:
@@ -67,7 +76,7 @@ class Region:
     ``dtype`` is that of the blocks, or ``int4`` for numbers that stand there two to a byte.
     """
 
-    file: "WeightFile"
+    file: "WeightFile | LinkedFile"
     first: str
     dtype: str
     shape: tuple[int, ...]
@@ -173,17 +182,76 @@ class WeightFile:
                 raise ValueError(f"{block.name}: {size} bytes written, {block.size} announced")
 
 
+class LinkedFile:
+    """A safetensors file of the checkpoint that stands in the bundle by a hard link: two names for the same bytes."""
+
+    def __init__(self, location: str, source: Path) -> None:
+        self.location, self.source = location, source
+        self.size = 0
+        self._offsets: dict[str, int] = {}
+
+    def place(self, block: Block, shape: tuple[int, ...] | None, dtype: str | None) -> Region:
+        """The region of a block whose bytes stand here."""
+        if block.name not in self._offsets:
+            self.size += block.size
+        self._offsets[block.name] = block.slab.start
+        return Region(self, block.name, dtype or block.dtype, shape or block.shape)
+
+    def offset(self, name: str) -> int:
+        """Where the block ``name`` starts, in bytes from the start of the file."""
+        return self._offsets[name]
+
+    def write(self, folder: Path) -> None:
+        """Make the link below ``folder``. Raises InputError where the two lie on different disks."""
+        path = folder / self.location
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(self.source.resolve(), path)
+        except OSError as error:
+            raise InputError(
+                f"{self.source}: cannot be linked into the bundle ({error.strerror}); --link wants both on one disk: "
+                "name a folder there with -o, or leave --link out"
+            ) from error
+
+
+@dataclass
+class Links:
+    """The files of a checkpoint that a bundle links, by their paths; see ``LinkedFile``."""
+
+    files: dict[Path, LinkedFile] = field(default_factory=dict)
+
+    def holds(self, blocks: Sequence[Block]) -> bool:
+        """Whether all of ``blocks`` stand in the checkpoint as they are wanted."""
+        return all(block.slab is not None for block in blocks)
+
+    def place(self, block: Block, shape: tuple[int, ...] | None, dtype: str | None) -> Region:
+        """The region of a block that stands in the checkpoint."""
+        source = block.slab.file
+        if source not in self.files:
+            # Numbered: a vision tower in a folder of its own may have files of the same names.
+            self.files[source] = LinkedFile(f"weights/linked/{len(self.files) + 1:03d}-{source.name}", source)
+        return self.files[source].place(block, shape, dtype)
+
+
 @dataclass(frozen=True)
 class Shelf:
-    """Where a graph's tensors go: into ``own``, unless one of the files ``earlier`` holds them in the wanted form."""
+    """Where a graph's tensors go: into ``own``, unless one of the files ``earlier`` holds them in the wanted form, or
+    ``links`` are wanted and the checkpoint itself does."""
 
     own: WeightFile
     earlier: tuple[WeightFile, ...] = ()
+    links: Links | None = None
 
     def place(self, blocks: Sequence[Block], shape: tuple[int, ...] | None = None, dtype: str | None = None) -> Region:
         """See ``WeightFile.place``."""
+        if len(blocks) == 1 and self.linked(blocks):
+            return self.links.place(blocks[0], shape, dtype)
         holder = next((file for file in self.earlier if file.holds(blocks)), self.own)
         return holder.place(blocks, shape, dtype)
+
+    def linked(self, blocks: Sequence[Block]) -> bool:
+        """Whether ``blocks`` are to be read where they stand in the checkpoint."""
+        return self.links is not None and self.links.holds(blocks)
 
 
 def _made_ahead(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.plan import ComponentPlan, Plan
-from parrot_export.weights import Region, Shelf, computed, copied, side_by_side
+from parrot_export.weights import Region, Shelf, computed, copied, flat, side_by_side
 from parrot_runtime.manifest import Graph, Tensor
 
 TYPES: dict[str, ir.DataType] = {
@@ -212,6 +212,10 @@ class GraphWriter:
 
     def matrix(self, *names: str) -> ir.Value:
         """The weights ``names``, stacked on their rows: ``[out, in]``. Experts' ``[E, I, C]`` are ``[E·I, C]``."""
+        blocks = [copied(self._checkpoint.tensors[name], self.plan.stored) for name in names]
+        if len(names) > 1 and self._weights.linked(blocks):
+            # They do not stand side by side where they are: whoever loads the graph joins them, once.
+            return self.op("Concat", [self.matrix(name) for name in names], {"axis": 0})
         return self._weight(names, lambda: self._copies(names, self.plan.stored, self.matrix_shape(*names)))
 
     def matrix_shape(self, *names: str) -> tuple[int, int]:
@@ -231,8 +235,9 @@ class GraphWriter:
 
     def vector(self, *names: str) -> ir.Value:
         """Norm weights or biases, flat, one after the other: ``[n]``. They are float32 on disk (see the plan)."""
-        length = sum(math.prod(self._checkpoint.tensors[name].shape) for name in names)
-        return self._weight(names, lambda: self._copies(names, "float32", (length,)), self.compute)
+        blocks = [flat(self._checkpoint.tensors[name]) for name in names]
+        length = sum(math.prod(block.shape) for block in blocks)
+        return self._weight(names, lambda: self._weights.place(blocks, (length,)), self.compute)
 
     def table(self, name: str, array: np.ndarray) -> ir.Value:
         """A float32 table calculated at export, kept in the weight file under ``name``."""
