@@ -222,7 +222,9 @@ class Engine:
     def __init__(self, data, log, runtime):
         told = json.loads(bytes(data))
         self.role, self.profiles, self.log, self.runtime = told["role"], told["profiles"], log, runtime
-        self.session = onnxruntime.InferenceSession(told["onnx"], providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(told["onnx"], options, providers=["CPUExecutionProvider"])
         self.contexts = []
         sides = (("in", self.session.get_inputs()), ("out", self.session.get_outputs()))
         self.nodes = {node.name: (mode, node) for mode, nodes in sides for node in nodes}
