@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from parrot_train.model import ParrotForConditionalGeneration
 
 
-def check_source(run: Path) -> None:
-    """Raise InputError unless ``run`` is a finished stage 1."""
-    note = read_run(run)
-    if note is None or note.get("status") != "finished" or note.get("stage") != 1:
-        found = "there is none" if note is None else f"its {note.get('stage')} is {note.get('status')}"
+def check_source(source: Path, run: Path) -> None:
+    """Raise InputError unless ``source`` is a finished stage 1, or a stage 2 to go on from, and not ``run`` itself."""
+    note = read_run(source)
+    if note is None or note.get("status") != "finished":
+        found = "there is none" if note is None else f"its stage {note.get('stage')} is {note.get('status')}"
         raise InputError(
-            f"{run}: stage 2 starts from a finished stage 1, but {found}; run `parrot-train stage1` first, or name one "
-            "with --from"
+            f"{source}: stage 2 starts from a finished stage 1 or stage 2, but {found}; run `parrot-train stage1` "
+            "first, or name one with --from"
         )
+    if source.resolve() == run.resolve():
+        raise InputError(f"{run}: a stage 2 that goes on from this one needs a folder of its own; name it with -o")
 
 
 def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration", Path, dict[str, Any]]:
@@ -69,16 +71,19 @@ def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration
     return model, tokenizer, origin
 
 
-def from_stage1(config: TrainConfig, run: Path) -> tuple["ParrotForConditionalGeneration", Path, dict[str, Any]]:
+def from_run(config: TrainConfig, run: Path) -> tuple["ParrotForConditionalGeneration", Path, dict[str, Any]]:
     """Stage 2's model: stage 1's with a mixture of new, random experts (none with ``model.experts`` 0).
 
-    Returns the model (float32), the tokenizer file, and what ``run.json`` says about the origin.
+    An earlier stage 2 is taken as it is: its mixture learns on. Returns the model (float32), the tokenizer file, and
+    what ``run.json`` says about the origin. Raises InputError when its mixture is another than ``config`` says.
     """
     from parrot_train.model.moe import with_experts
 
     model = load_checkpoint(run)
     origin = {"run": str(run), "sha256": weights_hash(model)}
-    if config.model.experts:
+    if (read_run(run) or {}).get("stage") == 2:
+        _check_mixture(config, model, run)
+    elif config.model.experts:
         model = with_experts(
             model,
             config.model.experts,
@@ -89,6 +94,22 @@ def from_stage1(config: TrainConfig, run: Path) -> tuple["ParrotForConditionalGe
             seed=config.stage2.seed,
         )
     return model, run / "tokenizer.json", origin
+
+
+def _check_mixture(config: TrainConfig, model: "ParrotForConditionalGeneration", run: Path) -> None:
+    wanted, found = config.model, model.config
+    names = {"experts": "num_experts"}
+    if found.num_experts:
+        names |= {name: name for name in ("expert_kind", "expert_intermediate_size", "residual", "alpha")}
+    for name, theirs in names.items():
+        asked, has = getattr(wanted, name), getattr(found, theirs)
+        if asked is None:
+            asked = found.text_config.hidden_size
+        if asked != has:
+            raise InputError(
+                f"{run}: model.{name} is {asked} and this stage 2 has {has}, which training on cannot change; "
+                f"--set model.{name}={has}, or start from a stage 1"
+            )
 
 
 def weights_hash(module: torch.nn.Module) -> str:

@@ -54,7 +54,12 @@ def stage1(**options: Any) -> None:
 
 
 @main.command()
-@click.option("--from", "source", type=click.Path(path_type=Path), help="Stage 1 run [runs/<config>/stage1].")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Stage 1 run, or a stage 2 to go on from [runs/<config>/stage1].",
+)
 @_stage_options
 def stage2(**options: Any) -> None:
     """Stage 2, multilingual instruction tuning: train projector, experts and language model.

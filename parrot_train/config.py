@@ -87,7 +87,7 @@ class NanoDataConfig:
 
     seed: int = setting(1, "decides every scene, question and file")
     stage1_scenes: int = setting(12000, "pictures with an English caption, for stage 1")
-    stage2_scenes: int = setting(24000, "pictures with questions in six languages, for stage 2")
+    stage2_scenes: int = setting(20000, "pictures with questions in six languages, for stage 2")
     heldout_scenes: int = setting(1200, "pictures that training never sees")
 
 

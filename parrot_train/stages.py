@@ -65,8 +65,8 @@ class StageRequest:
         return self.output or Path("runs") / self.config.name / f"stage{self.stage}"
 
     @property
-    def stage1_run(self) -> Path:
-        """Where stage 2 starts from."""
+    def starts_from(self) -> Path:
+        """The run stage 2 starts from: a stage 1, or an earlier stage 2."""
         return self.source or Path("runs") / self.config.name / "stage1"
 
 
@@ -77,7 +77,7 @@ def run_stage(request: StageRequest) -> dict[str, Any]:
     number; InterruptedRunError after SIGINT or SIGTERM, with a checkpoint saved.
     """
     if request.stage == 2:
-        assemble.check_source(request.stage1_run)
+        assemble.check_source(request.starts_from, request.run)
     with locked(request.run), Signals() as signals:
         old = _admit(request)
         if old is not None and old["status"] == "finished":
@@ -145,7 +145,7 @@ def _make_ready(request: StageRequest) -> tuple[Any, Path, Prepared, dict[str, A
     if request.stage == 1:
         model, tokenizer, origin = assemble.from_backbones(config)
     else:
-        model, tokenizer, origin = assemble.from_stage1(config, request.stage1_run)
+        model, tokenizer, origin = assemble.from_run(config, request.starts_from)
     set_trainable(model, request.stage)
     prepared = prepare(
         data_files(config, request.stage),
@@ -237,7 +237,7 @@ def _describe(request: StageRequest, model: Any, prepared: Prepared, origin: dic
     trained = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.requires_grad}
     options = f"--config {shlex.quote(str(request.run / CONFIG_FILE))} -o DIR"
     if request.stage == 2:
-        options += f" --from {shlex.quote(str(request.stage1_run))}"
+        options += f" --from {shlex.quote(str(request.starts_from))}"
     names = ("parrot-edge", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pillow")
     return {
         "status": "running",

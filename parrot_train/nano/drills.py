@@ -18,12 +18,16 @@ never formed. Here nothing else can be learned, so it does, link by link:
 11. the same of several tokens
 12. facts of one token, then a key and a value, its own or another's: Yes or No
 13. the same of several tokens
+14. a list in which values of one token come several times, then values, each followed by how often, as a digit
+15. the same of several tokens
+16. the same, and a lettered list of four digits: the letter of the right one
 
-The last four are two steps of looking up. Among reviews of easier levels and in text, level 11 stood at six letters in
-ten for thousands of steps, and Yes and No at chance; alone and from one token on, each is learned in a few hundred.
+Levels 10 to 13 are two steps of looking up. Among reviews of easier levels and in text, level 11 stood at six letters
+in ten for thousands of steps, and Yes and No at chance; alone and from one token on, each is learned in a few hundred.
 """
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -45,6 +49,10 @@ ASKED = {
     13: (True, False, 2),
 }
 
+# Of levels 14 to 16: whether a letter is asked for, and the tokens of values.
+COUNTED = {14: (False, 1), 15: (False, 2), 16: (True, 2)}
+MOST = 6
+
 Tokens = list[int]
 
 
@@ -60,11 +68,12 @@ class Drills:
         self._letters = [ids(letter)[0] for letter in LETTERS[:4]]
         self._dot, self._line = ids("."), ids("\n")
         self._yes_no = [ids(word)[0] for word in ("Yes", "No")]
+        self._digits = [ids(str(number)) for number in range(1, MOST + 1)]
         self._separators = [ids(";"), ids(","), self._line]
         self._to_assistant = ids("<|im_end|>\n<|im_start|>assistant\n")
         self._to_user = ids("<|im_end|>\n<|im_start|>user\n")
         taken = {*self._letters, *self._dot, *(token for each in self._separators for token in each)}
-        taken |= set(self._yes_no) | set(ids("<|im_end|><|im_start|><|endoftext|>"))
+        taken |= {*self._yes_no, *ids("<|im_end|><|im_start|><|endoftext|>"), *(token for (token,) in self._digits)}
         self._words = words = [token for token in range(tokenizer.get_vocab_size()) if token not in taken]
         self._shuffled = self._random.sample(words, len(words))
 
@@ -72,11 +81,15 @@ class Drills:
         """One drill of ``level``, or by the chance ``review`` of a lower one: int16 ids, bool supervised (answers)."""
         if level > 1 and self._random.random() < review:
             level = self._random.randrange(1, level)
-        write = self._letters_of_values if level < 3 else self._facts if level in ANSWERS else self._asked
-        pieces = write(level)
+        pieces = self._writer(level)(level)
         tokens = [token for piece, _ in pieces for token in piece]
         supervised = [answer for piece, answer in pieces for _ in piece]
         return np.array(tokens, np.int16), np.array(supervised)
+
+    def _writer(self, level: int) -> Callable[[int], list[tuple[Tokens, bool]]]:
+        if level in ANSWERS:
+            return self._facts
+        return self._letters_of_values if level < 3 else self._counted if level in COUNTED else self._asked
 
     def batch(self, level: int, size: int, pad_id: int, review: float = 0.0) -> Batch:
         """``size`` drills, see ``drill``; nothing but their answers is learned from."""
@@ -146,4 +159,30 @@ class Drills:
                 question = [*keys[number], *(told[number] if truth else r.choice(others))]
                 answer = self._yes_no[not truth]
             pieces += [([*question, *self._to_assistant], False), ([answer], True), (self._to_user, False)]
+        return pieces
+
+    def _counted(self, level: int) -> list[tuple[Tokens, bool]]:
+        """Levels 14 to 16: values one after the other or in any order, at most MOST in all, and how often each came."""
+        r, (choose, longest) = self._random, COUNTED[level]
+        several = longest > 1
+        often = [1]
+        while sum(often) == 1 or sum(often) > MOST:
+            often = [r.choice((1, 1, 2, 3, 4, 5)) for _ in range(r.choice((1, 2, 2, 3)))]
+        values = self._values(len(often), longest, affixes=several and r.random() < 0.5)
+        told = [value for value, count in zip(values, often, strict=True) for _ in range(count)]
+        if r.random() < 0.3:
+            r.shuffle(told)
+        separator = r.choice(self._separators)
+        pieces = [(self._line, False)]
+        for value in told:
+            other = r.choices(self._words, k=r.randrange(3)) if several else []
+            pieces.append(([*value, *other, *separator], False))
+        for number in r.choices(range(len(values)), k=LISTS_ASKED if choose else VALUES_ASKED):
+            question, answer = values[number], self._digits[often[number] - 1]
+            if choose:
+                nearest = sorted(range(1, MOST + 1), key=lambda n: (abs(n - often[number]), r.random()))
+                options = [self._digits[n - 1] for n in r.sample(nearest[:4], 4)]
+                question = [*question, *self._line, *self._listed(options)]
+                answer = [self._letters[options.index(answer)]]
+            pieces += [([*question, *self._to_assistant], False), (answer, True), (self._to_user, False)]
         return pieces

@@ -39,7 +39,7 @@ TEXT_BATCH, DRILL_BATCH, TEXT_EVERY, REVIEW_EVERY = 16, 64, 3, 6
 # Over how many batches a level of drills has to go well to be mastered, and the share of lower levels in its batches.
 MASTERED_STEPS, REVIEWED = 20, 0.4
 HELD_OUT = 240
-MUON = Rates(1e-3, 0.01, 30)
+MUON, CALM = Rates(1e-3, 0.01, 30), Rates(8e-4, 0.008, 30)
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ class LanguageRecipe:
         _lessons(275, "colour", "is_colour", "position"),
         _lessons(350, "colour", "is_colour", "position", "existence", "with_colour", "at_position"),
         _lessons(250, "at_position", "same_colour", "class_existence", "is_beside", "with_colour", "position"),
+        Reading(CHATTING, 36_000, 32, 870, CALM, length_power=-0.5, reviewed=(11, 13), review_every=3, review=0.0),
     )
     seed: int = 1
 

@@ -299,7 +299,7 @@ def value_question(name: str, form: Form, scene: Scene, g: Grammar, r: random.Ra
         return None
     if form == "open":
         return Question(name, form, g.code, asked.question, (), asked.sentence or g.sentence(asked.value))
-    options = r.sample((asked.value, *asked.wrong), 4)
+    options = r.sample((asked.value, *asked.wrong[:3]), 4)
     return Question(name, form, g.code, asked.question, tuple(options), LETTERS[options.index(asked.value)])
 
 

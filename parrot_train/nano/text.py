@@ -17,6 +17,7 @@ from parrot_runtime.choices import LETTERS
 from parrot_runtime.languages import CODES
 from parrot_runtime.prompt import Turn
 from parrot_train.nano.grammar import GRAMMARS, Grammar
+from parrot_train.nano.lessons import questions_on
 from parrot_train.nano.questions import FORMS, sample_question, value_question, yes_no_question
 from parrot_train.nano.scenes import BACKGROUNDS, COLOURS, KINDS, MOST_THINGS, Group, Scene, scenes
 
@@ -100,17 +101,12 @@ def lesson(scene: Scene, subject: str, r: random.Random) -> list[Turn] | None:
     """An exam of one kind of question, with four options or Yes/No; None for a scene that gives too few of them."""
     language = r.choice(CODES)
     g, turns, lettered = GRAMMARS[language], [], r.random() < 0.5
-    for _ in range(4 * LESSON_QUESTIONS):
-        if subject in FORMS["yes-no"]:
-            asked = yes_no_question(subject, scene, g, r, truth=r.random() < 0.5, lettered=lettered)
-        else:
-            asked = value_question(subject, "choice", scene, g, r)
-        if asked is not None:
-            turns += [Turn("user", asked.prompt), Turn("assistant", asked.answer)]
-        if len(turns) == 2 * LESSON_QUESTIONS:
-            turns[0] = Turn("user", f"{description(scene, language, r)}\n{turns[0].text}")
-            return turns
-    return None
+    for asked in questions_on(subject, scene, g, r, LESSON_QUESTIONS, lettered=lettered, alike=True):
+        turns += [Turn("user", asked.prompt), Turn("assistant", asked.answer)]
+    if len(turns) < 2 * LESSON_QUESTIONS:
+        return None
+    turns[0] = Turn("user", f"{description(scene, language, r)}\n{turns[0].text}")
+    return turns
 
 
 def lessons(subjects: tuple[str, ...], *, seed: int | str) -> Iterator[list[Turn]]:

@@ -22,6 +22,7 @@ from parrot_runtime.publish import publish_directory
 from parrot_train.config import NanoDataConfig
 from parrot_train.nano.draw import render
 from parrot_train.nano.grammar import GRAMMARS
+from parrot_train.nano.lessons import questions_on
 from parrot_train.nano.questions import (
     FORMS,
     VALUE_CATEGORIES,
@@ -36,6 +37,11 @@ JPEG_QUALITY = 92
 # Stage 2's share of each language: mostly English, as the paper's data, though not as extreme (its Turkish has 2 %).
 SHARES = {"en": 0.60, "zh": 0.12, "pt": 0.07, "ar": 0.07, "tr": 0.07, "ru": 0.07}
 QUESTIONS_PER_PICTURE = 5
+# Half of stage 2's conversations are lessons: questions of one kind, with options. Kinds that take longer come oftener.
+LESSONS, LESSON_QUESTIONS = 0.5, 6
+SUBJECTS = dict.fromkeys(("colour", "with_colour", "absent", "total", "beside", *FORMS["yes-no"]), 1)
+SUBJECTS |= {"position": 2, "count": 2, "at_position": 3}
+LETTERED_LESSONS = 0.7
 # Half of stage 1's captions also say where each thing is, so that places are aligned too.
 LOCATED_CAPTIONS = 0.5
 EVALUATION_COLUMNS = (
@@ -81,7 +87,8 @@ def ensure_data(folder: Path, config: NanoDataConfig, *, progress: Callable[[int
 
 def _fingerprint(config: NanoDataConfig) -> dict:
     counts = {"stage1": config.stage1_scenes, "stage2": config.stage2_scenes, "heldout": config.heldout_scenes}
-    return {"format": 2, "seed": config.seed, "scenes": counts, "shares": SHARES, "questions": QUESTIONS_PER_PICTURE}
+    questions = {"each": QUESTIONS_PER_PICTURE, "lessons": LESSONS, "subjects": SUBJECTS}
+    return {"format": 3, "seed": config.seed, "scenes": counts, "shares": SHARES, "questions": questions}
 
 
 def _write_world(folder: Path, config: NanoDataConfig, progress: Callable[[int, int], None]) -> None:
@@ -122,11 +129,17 @@ def caption_record(scene: Scene, path: str, random_: random.Random) -> dict:
 
 
 def question_record(scene: Scene, path: str, random_: random.Random) -> dict:
-    """One LLaVA record of stage 2: the picture and a few questions in one language."""
-    language = random_.choices(tuple(SHARES), weights=tuple(SHARES.values()))[0]
-    asked = [sample_question(scene, GRAMMARS[language], random_) for _ in range(QUESTIONS_PER_PICTURE)]
-    unique = {question.prompt: question for question in asked}
-    return _record(path, language, [(question.prompt, question.answer) for question in unique.values()])
+    """One LLaVA record of stage 2: the picture and a few questions in one language, of any kinds or of one."""
+    (language,) = random_.choices(tuple(SHARES), weights=tuple(SHARES.values()))
+    g, asked = GRAMMARS[language], []
+    if random_.random() < LESSONS:
+        (subject,) = random_.choices(tuple(SUBJECTS), weights=tuple(SUBJECTS.values()))
+        lettered = random_.random() < LETTERED_LESSONS
+        asked = questions_on(subject, scene, g, random_, LESSON_QUESTIONS, lettered=lettered)
+    if not asked:
+        mixed = (sample_question(scene, g, random_) for _ in range(QUESTIONS_PER_PICTURE))
+        asked = list({question.prompt: question for question in mixed}.values())
+    return _record(path, language, [(question.prompt, question.answer) for question in asked])
 
 
 def _record(path: str, language: str, pairs: Sequence[tuple[str, str]]) -> dict:

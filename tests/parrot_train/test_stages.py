@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from parrot_runtime.errors import InputError
-from parrot_train import checkpoint
+from parrot_train import assemble, checkpoint
 from parrot_train.data.check import BadRecordsError
 from parrot_train.trainer import ParrotTrainer
 
@@ -94,6 +94,42 @@ def test_plain_llava_has_no_mixture_in_stage2(train):
     train(1)
     run = train(2, "model.experts=0")
     assert not any("moe" in name for name in weights(run))
+
+
+def test_a_stage2_goes_on_from_another_and_keeps_its_mixture(train, monkeypatch, tmp_path):
+    train(1)
+    first, started = weights(train(2)), []
+    taken = assemble.from_run
+
+    def remember(*arguments):
+        started.append(taken(*arguments))
+        return started[-1]
+
+    monkeypatch.setattr(assemble, "from_run", remember)
+    run = train(2, source=Path("runs/nano/stage2"), output=tmp_path / "on")
+    note = checkpoint.read_run(run)
+    assert note["from"]["run"] == "runs/nano/stage2"
+    assert "--from runs/nano/stage2" in note["reproduce"]
+    after = weights(run)
+    assert {name: tensor.shape for name, tensor in after.items()} == {n: t.shape for n, t in first.items()}
+    changed = {name for name in first if not torch.equal(first[name], after[name])}
+    assert changed == {name for name in first if "vision_tower" not in name}
+
+
+def test_a_stage2_that_goes_on_cannot_change_its_mixture_or_write_over_itself(train, tmp_path):
+    train(1)
+    train(2)
+    source = Path("runs/nano/stage2")
+    for setting, words in (
+        ("model.experts=4", r"model\.experts is 4 and this stage 2 has 6.*--set model\.experts=6"),
+        ("model.alpha=0.5", r"model\.alpha is 0\.5 and this stage 2 has 1\.0"),
+        ("model.expert_intermediate_size=7", "expert_intermediate_size is 7 and this stage 2 has 24"),
+    ):
+        with pytest.raises(InputError, match=words):
+            train(2, setting, source=source, output=tmp_path / "on")
+    with pytest.raises(InputError, match=r"needs a folder of its own; name it with -o"):
+        train(2, source=source, force=True)
+    assert checkpoint.read_run(source)["status"] == "finished"
 
 
 def test_a_finished_run_reads_back(train, backbones):

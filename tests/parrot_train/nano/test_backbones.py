@@ -185,6 +185,34 @@ def test_later_drills_are_answered_by_what_was_told(tokenizer, level):
     assert len(set(answers)) == (4 if lettered else 2)
 
 
+@pytest.mark.parametrize("level", [14, 15, 16])
+def test_drills_of_counting_are_answered_by_how_often_a_value_came(tokenizer, level):
+    """A value never begins as another does, so its first token is what is counted."""
+    drills = Drills(tokenizer, level)
+    semicolon, line = (tokenizer.encode(text).ids[0] for text in (";", "\n"))
+    drills._separators = [[semicolon]]
+    digits = {tokenizer.encode(str(number)).ids[0]: number for number in range(1, 7)}
+    gap, seen = len(tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n").ids), []
+    for _ in range(30):
+        ids, supervised = drills.drill(level)
+        tokens, at = ids.tolist(), np.flatnonzero(supervised)
+        assert len(at) == (LISTS_ASKED if level == 16 else VALUES_ASKED)
+        start = len(tokens) - tokens[::-1].index(semicolon)
+        told, turn = tokens[1:start], len(tokenizer.encode("<|im_end|>\n<|im_start|>user\n").ids)
+        for position in at:
+            question, answer = tokens[start : position - gap], tokens[position]
+            if level == 16:
+                options, _ = _options(question[question.index(line) + 1 :], tokenizer)
+                question, (answer,) = question[: question.index(line)], options[answer]
+            counts = [told.count(token) for token in question]
+            assert digits[answer] in counts
+            if level == 14:
+                assert counts == [digits[answer]]
+            seen.append(digits[answer])
+            start = position + 1 + turn
+    assert set(seen) == {1, 2, 3, 4, 5}
+
+
 def test_lower_levels_are_reviewed(tokenizer):
     drills, letters = Drills(tokenizer, 1), {tokenizer.encode(letter).ids[0] for letter in "ABCD"}
     for review, low, high in ((0.0, 0, 0), (0.5, 30, 170)):

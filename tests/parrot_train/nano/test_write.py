@@ -13,6 +13,7 @@ from PIL import Image
 from parrot_runtime.languages import CODES
 from parrot_train.config import NanoDataConfig
 from parrot_train.nano import write
+from parrot_train.nano.grammar import GRAMMARS
 
 SMALL = NanoDataConfig(seed=3, stage1_scenes=20, stage2_scenes=120, heldout_scenes=12)
 
@@ -47,6 +48,17 @@ def test_stage_1_is_english_and_stage_2_mostly(world):
     assert set(stage1) == {"en"}
     assert set(stage2) == set(CODES)
     assert 0.45 < stage2.count("en") / len(stage2) < 0.75  # 0.60 of 120, 3 standard deviations
+
+
+def test_half_of_stage_2_are_lessons(world):
+    """A lesson's answers are letters or Yes/No alone; no question of a conversation stands in it twice."""
+    short = {*"ABCD"} | {f"{word[:1].upper()}{word[1:]}" for g in GRAMMARS.values() for word in (g.yes, g.no)}
+    lessons = 0
+    for record in json.loads((world / "stage2.json").read_text("utf-8")):
+        asked, answers = ([turn["value"] for turn in record["conversations"][side::2]] for side in (0, 1))
+        assert len(set(asked)) == len(asked) <= write.LESSON_QUESTIONS
+        lessons += all(answer.rstrip(".。") in short for answer in answers)
+    assert 0.36 < lessons / 120 < 0.7  # a half, 3 standard deviations; of the others, few have short answers alone
 
 
 def test_same_seed_same_bytes_and_nothing_is_written_twice(world, tmp_path):
