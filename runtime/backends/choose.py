@@ -40,12 +40,12 @@ def choose_engines(
 ) -> Engines | None:
     """The engines to run the bundle in ``folder`` with; None when onnxruntime runs it.
 
-    ``auto`` takes engines that stand there for this GPU, and tells ``note`` why it passes over any. Raises InputError
-    for a ``backend`` that cannot be had, BundleError for a bundle that nothing here runs.
+    ``auto`` takes engines that stand there for the GPU here, if one is, and tells ``note`` why it passes over any.
+    Raises InputError for a ``backend`` that cannot be had, BundleError for a bundle that nothing here runs.
     """
     if backend not in BACKENDS:
         raise InputError(f"the backend '{backend}' is not known; choose among {', '.join(BACKENDS)}")
-    if backend == "tensorrt" or (backend == "auto" and manifest.tensorrt and (folder / ENGINES).is_dir()):
+    if backend == "tensorrt" or (backend == "auto" and _may_have_engines(folder, manifest)):
         try:
             return find_engines(folder, manifest, trust_engines=trust_engines)
         except InputError as error:
@@ -54,6 +54,13 @@ def choose_engines(
             note(f"onnxruntime runs this bundle, not TensorRT: {error}")
     require_graphs(folder, manifest)
     return None
+
+
+def _may_have_engines(folder: Path, manifest: Manifest) -> bool:
+    """Whether to look for engines at all: a machine without a GPU has no use for any, and nothing to say of them."""
+    from parrot_runtime.gpu import present_gpu
+
+    return bool(manifest.tensorrt) and (folder / ENGINES).is_dir() and present_gpu() is not None
 
 
 def create_backend(folder: Path, manifest: Manifest, engines: Engines | None, *, threads: int | None = None) -> Backend:

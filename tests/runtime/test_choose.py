@@ -160,7 +160,8 @@ def test_a_machine_that_lacks_something(both, monkeypatch, missing, reason):
         chosen(both, "tensorrt")
     notes = []
     assert chosen(both, note=notes.append) is None
-    assert reason in notes[0]
+    # Where there is no GPU, engines are nobody's business; where there is one, why they do not run is.
+    assert [reason in note for note in notes] == ([] if "GPU" in reason else [True])
 
 
 def test_a_bundle_without_graphs_for_tensorrt(bundle):
