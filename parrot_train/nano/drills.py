@@ -125,7 +125,7 @@ class Drills:
         count = r.randrange(2, 6)
         values = r.sample(self._shuffled[: ANSWERS[level]], count)
         keys = r.sample([token for token in self._words if token not in values], count)
-        between = r.choices(self._words, k=r.choice((0, 0, 1)))
+        between = [token for token in r.choices(self._words, k=r.choice((0, 0, 1))) if token not in (*keys, *values)]
         value_first, separator = r.random() < 0.5, r.choice(self._separators)
         ask, end = (self._to_assistant, self._to_user) if level > 5 else ([], self._line)
         pieces = [(self._line, False)]

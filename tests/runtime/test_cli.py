@@ -1,5 +1,6 @@
 """``parrot-run`` as a person uses it."""
 
+import functools
 import io
 import json
 import os
@@ -251,7 +252,9 @@ def test_a_reader_that_leaves(desk):
 def test_ctrl_c(desk):
     os.mkfifo("questions")
     command = [*_PROGRAM, "red.png", "--questions", "questions"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    # What a shell runs in the background is told to ignore SIGINT, and its children are born so.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed) as process:
         # The pipe opens here when the program opens it there: it is then waiting for a question. It is closed because
         # a signal that comes just before the read would otherwise only be seen after it.
         with open("questions", "wb"):
