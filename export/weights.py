@@ -220,10 +220,6 @@ class Links:
 
     files: dict[Path, LinkedFile] = field(default_factory=dict)
 
-    def holds(self, blocks: Sequence[Block]) -> bool:
-        """Whether all of ``blocks`` stand in the checkpoint as they are wanted."""
-        return all(block.slab is not None for block in blocks)
-
     def place(self, block: Block, shape: tuple[int, ...] | None, dtype: str | None) -> Region:
         """The region of a block that stands in the checkpoint."""
         source = block.slab.file
@@ -251,7 +247,7 @@ class Shelf:
 
     def linked(self, blocks: Sequence[Block]) -> bool:
         """Whether ``blocks`` are to be read where they stand in the checkpoint."""
-        return self.links is not None and self.links.holds(blocks)
+        return self.links is not None and all(block.slab is not None for block in blocks)
 
 
 def _made_ahead(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from parrot_runtime.backends.choose import choose_engines
-from parrot_runtime.errors import BundleError, InputError
-from parrot_runtime.manifest import MANIFEST_NAME, load_manifest
+from parrot_runtime.backends.choose import may_have_engines
+from parrot_runtime.errors import BundleError
+from parrot_runtime.manifest import MANIFEST_NAME, load_manifest, require_graphs
 
 BUNDLES = Path("bundles")
 SHIPPED = Path(__file__).parent / "bundles"
@@ -30,8 +30,10 @@ def find_bundle(bundles: Path = BUNDLES, shipped: Path = SHIPPED) -> Found:
     for folders, reason in ((bundles, f"the newest under {bundles}/"), (shipped, "shipped with the package")):
         for folder in _newest_first(folders):
             try:
-                choose_engines(folder, load_manifest(folder))
-            except InputError as error:
+                manifest = load_manifest(folder)
+                if not may_have_engines(folder, manifest):
+                    require_graphs(folder, manifest)
+            except BundleError as error:
                 skipped.append(str(error))
                 continue
             return Found(folder, reason, tuple(skipped))

@@ -10,10 +10,9 @@ from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import BundleError, InputError, TextError
 from parrot_runtime.generation import Request
 from parrot_runtime.manifest import Manifest
-from parrot_runtime.prompt import EncodedPrompt, Turn
+from parrot_runtime.prompt import EncodedPrompt, TemplateEncoder, Turn
 from parrot_runtime.sampling import Sampler, Sampling
 from parrot_runtime.stats import Stats
-from parrot_runtime.templates import Encoder
 
 
 class Composer:
@@ -23,7 +22,7 @@ class Composer:
     """
 
     def __init__(
-        self, manifest: Manifest, prompts: Encoder, embedding: Embedding, backend: Backend, max_len: int
+        self, manifest: Manifest, prompts: TemplateEncoder, embedding: Embedding, backend: Backend, max_len: int
     ) -> None:
         self._manifest = manifest
         self._prompts = prompts

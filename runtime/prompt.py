@@ -14,9 +14,10 @@ in a question are letters like any others and end or insert nothing.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -84,23 +85,61 @@ def check_question(question: str) -> str:
     return check_unicode(question)
 
 
-def check_turns(turns: Sequence[Turn], system: str, *, generation: bool) -> None:
-    """Raise TextError for text that is not Unicode, ValueError for ``generation`` after an assistant's turn."""
-    if generation and (not turns or turns[-1].role != "user"):
-        raise ValueError("generation needs a conversation whose last turn is the user's")
-    for text in (system, *(turn.text for turn in turns)):
-        check_unicode(text)
+class TemplateEncoder(abc.ABC):
+    """Turns to token ids, by a template. ``tokenizer`` is set to read special tokens in a text as plain text, for good.
 
-
-class PromptEncoder:
-    """Turns to token ids. ``tokenizer`` is set to read special tokens in a text as plain text, for good.
-
-    Raises InputError for a tokenizer without the control tokens, or one that cannot keep them out of plain text.
+    ``system`` is the text the template begins with unless told otherwise; ``end_id`` ends an answer.
     """
+
+    system: ClassVar[str]
+    end_id: int
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
+
+    @property
+    @abc.abstractmethod
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end an answer."""
+
+    def encode(
+        self, turns: Sequence[Turn], *, image_tokens: int, system: str | None = None, generation: bool = False
+    ) -> EncodedPrompt:
+        """Encode a conversation; each image takes ``image_tokens`` positions, then a newline.
+
+        With ``generation`` the last turn is the user's and the beginning of the answer to come is added. Raises
+        TextError for text that is not Unicode (lone surrogates), ValueError for ``generation`` after an assistant's
+        turn.
+        """
+        system = self.system if system is None else system
+        if generation and (not turns or turns[-1].role != "user"):
+            raise ValueError("generation needs a conversation whose last turn is the user's")
+        for text in (system, *(turn.text for turn in turns)):
+            check_unicode(text)
+        pieces = Pieces()
+        self._write(pieces, turns, image_tokens, system, generation)
+        return pieces.join()
+
+    @abc.abstractmethod
+    def _write(
+        self, pieces: Pieces, turns: Sequence[Turn], image_tokens: int, system: str, generation: bool
+    ) -> None: ...
+
+    def _plain(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+
+class PromptEncoder(TemplateEncoder):
+    """Qwen's template, the one at the top of this module.
+
+    Raises InputError for a tokenizer without the control tokens, or one that cannot keep them out of plain text.
+    """
+
+    system = SYSTEM_PROMPT
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
         self._start_id, self.end_id, self.pad_id = (self._control_id(token) for token in (_START, _END, _PAD))
 
     @property
@@ -108,21 +147,7 @@ class PromptEncoder:
         """The ids that end an answer."""
         return frozenset((self.end_id, self.pad_id))
 
-    def encode(
-        self,
-        turns: Sequence[Turn],
-        *,
-        image_tokens: int,
-        system: str = SYSTEM_PROMPT,
-        generation: bool = False,
-    ) -> EncodedPrompt:
-        """Encode a conversation; each image takes ``image_tokens`` positions, then a newline.
-
-        With ``generation`` the last turn is the user's and the header of the answer to come is added. Raises TextError
-        for text that is not Unicode (lone surrogates), ValueError for ``generation`` after an assistant's turn.
-        """
-        check_turns(turns, system, generation=generation)
-        pieces = Pieces()
+    def _write(self, pieces: Pieces, turns: Sequence[Turn], image_tokens: int, system: str, generation: bool) -> None:
         pieces.add([self._start_id, *self._plain(f"system\n{system}"), self.end_id, *self._plain("\n")])
         for number, turn in enumerate(turns):
             self._add_turn(pieces, turn, image_tokens)
@@ -130,7 +155,6 @@ class PromptEncoder:
                 pieces.add(self._plain("\n"), supervised=turn.role == "assistant")
         if generation:
             pieces.add([self._start_id, *self._plain("assistant\n")])
-        return pieces.join()
 
     def _add_turn(self, pieces: Pieces, turn: Turn, image_tokens: int) -> None:
         pieces.add([self._start_id])
@@ -144,9 +168,6 @@ class PromptEncoder:
             pieces.add([*self._plain(text), *[IMAGE_TOKEN_ID] * image_tokens])
             text = "\n"
         pieces.add([*self._plain(text + turn.text), self.end_id])
-
-    def _plain(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def _control_id(self, token: str) -> int:
         number = self._tokenizer.token_to_id(token)

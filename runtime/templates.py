@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from parrot_runtime.manifest import PromptRecipe
-from parrot_runtime.prompt import PromptEncoder
+from parrot_runtime.prompt import PromptEncoder, TemplateEncoder
 from parrot_runtime.vicuna import VicunaEncoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Encoder: TypeAlias = PromptEncoder | VicunaEncoder
+_ENCODERS: dict[str, type[TemplateEncoder]] = {"chatml": PromptEncoder, "vicuna": VicunaEncoder}
 
 
-def prompt_encoder(tokenizer: Tokenizer, recipe: PromptRecipe) -> Encoder:
+def prompt_encoder(tokenizer: Tokenizer, recipe: PromptRecipe) -> TemplateEncoder:
     """The encoder of ``recipe.template``. Raises InputError for a tokenizer that it cannot use."""
-    return (VicunaEncoder if recipe.template == "vicuna" else PromptEncoder)(tokenizer)
+    return _ENCODERS[recipe.template](tokenizer)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from parrot_runtime.errors import InputError
-from parrot_runtime.prompt import IMAGE_TOKEN_ID, EncodedPrompt, Pieces, Turn, check_turns
+from parrot_runtime.prompt import IMAGE_TOKEN_ID, Pieces, TemplateEncoder, Turn
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,15 +31,16 @@ def is_vicunas(tokenizer: Tokenizer) -> bool:
     return tokenizer.token_to_id("<|im_start|>") is None and None not in map(tokenizer.token_to_id, (_START, _END))
 
 
-class VicunaEncoder:
-    """Turns to token ids, as ``PromptEncoder`` does. ``tokenizer`` is set to read special tokens as text, for good.
+class VicunaEncoder(TemplateEncoder):
+    """Vicuna's template; what is supervised are answers and their ``</s>``.
 
     Raises InputError for a tokenizer that is not LLaMA's.
     """
 
+    system = SYSTEM_PROMPT
+
     def __init__(self, tokenizer: Tokenizer) -> None:
-        tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
+        super().__init__(tokenizer)
         start, end = tokenizer.token_to_id(_START), tokenizer.token_to_id(_END)
         if start is None or end is None or not _begins_with_a_space(tokenizer):
             raise InputError(
@@ -53,20 +54,9 @@ class VicunaEncoder:
         """The ids that end an answer."""
         return frozenset((self.end_id,))
 
-    def encode(
-        self,
-        turns: Sequence[Turn],
-        *,
-        image_tokens: int,
-        system: str = SYSTEM_PROMPT,
-        generation: bool = False,
-    ) -> EncodedPrompt:
-        """Encode a conversation; each image takes ``image_tokens`` positions, then a newline.
-
-        What is supervised are answers and their ``</s>``. Raises as ``PromptEncoder.encode`` does.
-        """
-        check_turns(turns, system, generation=generation)
-        pieces, text = Pieces(), f"{system} "
+    def _write(self, pieces: Pieces, turns: Sequence[Turn], image_tokens: int, system: str, generation: bool) -> None:
+        # The header of an answer stands at the end of the question, whether or not the answer is there.
+        text = f"{system} "
         pieces.add([self._start_id])
         for turn in turns:
             if turn.role == "user":
@@ -78,10 +68,6 @@ class VicunaEncoder:
             else:
                 pieces.add([*self._plain(turn.text), self.end_id], supervised=True)
             text = ""
-        return pieces.join()
-
-    def _plain(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def _begins_with_a_space(tokenizer: Tokenizer) -> bool:

@@ -45,7 +45,7 @@ def choose_engines(
     """
     if backend not in BACKENDS:
         raise InputError(f"the backend '{backend}' is not known; choose among {', '.join(BACKENDS)}")
-    if backend == "tensorrt" or (backend == "auto" and _may_have_engines(folder, manifest)):
+    if backend == "tensorrt" or (backend == "auto" and may_have_engines(folder, manifest)):
         try:
             return find_engines(folder, manifest, trust_engines=trust_engines)
         except InputError as error:
@@ -56,8 +56,11 @@ def choose_engines(
     return None
 
 
-def _may_have_engines(folder: Path, manifest: Manifest) -> bool:
-    """Whether to look for engines at all: a machine without a GPU has no use for any, and nothing to say of them."""
+def may_have_engines(folder: Path, manifest: Manifest) -> bool:
+    """Whether to look for engines at all: a machine without a GPU has no use for any, and nothing to say of them.
+
+    Nothing is read: whether they are whole, the bundle's own and trusted is ``find_engines``' question.
+    """
     from parrot_runtime.gpu import present_gpu
 
     return bool(manifest.tensorrt) and (folder / ENGINES).is_dir() and present_gpu() is not None

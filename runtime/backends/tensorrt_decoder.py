@@ -95,7 +95,7 @@ class StaticDecoder(_Decoder):
 
 
 class StaticStep:
-    """A decode step of ``rows`` slots, all of its memory its own; from the third call on, one CUDA graph.
+    """A decode step of ``rows`` slots, all of its memory its own; from the second call on, one CUDA graph.
 
     The first call sets the engine up and may allocate, which no graph can record. An engine that records by itself is
     left to it.

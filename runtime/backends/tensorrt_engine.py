@@ -127,7 +127,7 @@ class Engine:
 
     def enqueue(self, profile: str, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
         """Enqueue one run: the shape of every input, the address of every input and output. Raises ParrotError."""
-        context = self.contexts[profile]
+        context, self._calls = self.contexts[profile], Calls()
         with logger(self._device.flavour.trt, self._calls):
             for name, shape in shapes.items():
                 if not context.set_input_shape(name, tuple(shape)):
