@@ -31,6 +31,10 @@ from parrot_runtime.strict import nearest
 NANO_FOLDER = Path("runs/nano/evaluation")
 
 
+def _note(line: str) -> None:
+    click.echo(f"parrot-eval: {line}", err=True)
+
+
 def run_benchmark(
     *,
     benchmark: str,
@@ -48,7 +52,7 @@ def run_benchmark(
     """Measure and write ``answers.jsonl``, ``samples.jsonl``, ``report.json`` and ``report.md``; the report's text."""
     chosen = find_benchmark(benchmark)
     read = read_tables(chosen, data, parse_languages(languages, chosen), skip_missing_images=skip_missing_images)
-    opened = open_bundle(model or _default_bundle(), max_new_tokens=chosen.max_new_tokens)
+    opened = open_bundle(model or _default_bundle(), max_new_tokens=chosen.max_new_tokens, note=_note)
     folder = output / chosen.name / run_name(opened, chosen, instruction)
     with Journal(folder / "answers.jsonl") as journal, _progress_bar() as progress:
         if force:

@@ -1,7 +1,7 @@
 """What can be asked: so far a bundle, through the runtime."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,9 @@ class Model:
     ask: Ask
 
 
-def open_bundle(folder: Path, *, max_new_tokens: int) -> Model:
-    """The bundle in ``folder``, answering greedily. Raises BundleError."""
-    parrot = Parrot.load(folder)
+def open_bundle(folder: Path, *, max_new_tokens: int, note: Callable[[str], None] = lambda _line: None) -> Model:
+    """The bundle in ``folder``, answering greedily; ``note`` as in ``Parrot.load``. Raises BundleError."""
+    parrot = Parrot.load(folder, note=note)
 
     def ask(questions: Sequence[Question]) -> list[Response]:
         pairs = [(parrot.picture(question.image, name=question.name), question.text) for question in questions]
@@ -38,7 +38,7 @@ def open_bundle(folder: Path, *, max_new_tokens: int) -> Model:
             for answer in answers
         ]
 
-    # The manifest lists the hash of every file, and loading has checked them.
-    digest = hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()
+    # The manifest lists the hash of every file, and loading has checked them. Engines may answer otherwise than graphs.
+    digest = hashlib.sha256((folder / MANIFEST_NAME).read_bytes() + parrot.backend.encode()).hexdigest()
     manifest = parrot.manifest
     return Model(f"{manifest.name} {manifest.precision}", digest, ask)

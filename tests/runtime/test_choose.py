@@ -1,32 +1,22 @@
 """Which backend runs a bundle, and which engines may: on a machine whose GPU, TensorRT and memory are made up."""
 
-import dataclasses
 import json
 import os
 
 import pytest
 from click.testing import CliRunner
+from tensorrt_device import write_engines
 from tiny_bundle import edit_manifest
 
 from parrot_runtime.backends.choose import choose_engines, create_backend, find_engines
 from parrot_runtime.bundles import find_bundle
 from parrot_runtime.cli import main
-from parrot_runtime.engines import (
-    BUILD_NAME,
-    BUILD_SCHEMA,
-    BuildOptions,
-    BuildRecord,
-    EngineRecord,
-    Source,
-    engine_folder,
-    engine_name,
-    to_build_json,
-)
+from parrot_runtime.engines import BUILD_NAME, BuildOptions, engine_folder
 from parrot_runtime.errors import BundleError, InputError
 from parrot_runtime.flavours import Flavour
 from parrot_runtime.gpu import Gpu
 from parrot_runtime.machine import built_here, keep_compiled, load_compiled, remember_build, state_folder
-from parrot_runtime.manifest import load_manifest, record_file
+from parrot_runtime.manifest import load_manifest
 from parrot_runtime.parrot import Parrot
 
 ADA = Gpu("NVIDIA GeForce RTX 4090", 89)
@@ -49,21 +39,19 @@ def both(copy):
     return copy
 
 
-def build(bundle, *, remember=True, sm=89, version="1.7", **changes):
-    """Engines of ``bundle`` that hold a few bytes each."""
-    manifest, folder = load_manifest(bundle), engine_folder(bundle, sm, "tensorrt-rtx", version)
-    folder.mkdir(parents=True)
-    records = {}
-    for role, graph in manifest.tensorrt.items():
-        path = folder / engine_name(role)
-        path.write_bytes(role.encode())
-        listed, source = record_file(path), Source(graph.file, manifest.files[graph.file].sha256, {})
-        records[role] = EngineRecord(source, (), listed.size, listed.sha256, 1.0, ())
-    record = BuildRecord(BUILD_SCHEMA, sm, "tensorrt-rtx", version, BuildOptions(), records)
-    (folder / BUILD_NAME).write_text(to_build_json(dataclasses.replace(record, **changes)), "utf-8")
+def build(bundle, *, remember=True):
+    """Engines of ``bundle`` for the GPU here, which nobody is to run."""
+    manifest, flavour = load_manifest(bundle), Flavour("tensorrt-rtx", "1.7", None)
+    folder = engine_folder(bundle, ADA.sm, flavour.name, flavour.version)
+    write_engines(bundle, manifest, dict.fromkeys(manifest.tensorrt, ()), flavour, folder, ADA.sm)
     if remember:
         remember_build(folder / BUILD_NAME)
     return folder
+
+
+def flip(path):
+    """Another content of the same size."""
+    path.write_bytes(path.read_bytes()[::-1])
 
 
 def chosen(bundle, backend="auto", **options):
@@ -87,7 +75,7 @@ def test_without_engines_onnxruntime_runs_it_and_nothing_is_said(both):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda folder: (folder / "decoder.engine").write_bytes(b"DECODER"), "altered since it was built"),
+        (lambda folder: flip(folder / "decoder.engine"), "altered since it was built"),
         (lambda folder: (folder / "decoder.engine").unlink(), "missing, a link or cut"),
         (lambda folder: (folder / BUILD_NAME).write_text("{"), "not a build that can be read"),
         (lambda folder: folder.rename(folder.with_name("sm89-tensorrt-rtx-1.6")), "there are no engines"),
