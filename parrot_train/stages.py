@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.publish import write_file
@@ -193,16 +192,10 @@ def data_files(config: TrainConfig, stage: int) -> list[Path]:
 
 
 def nano_data(config: TrainConfig, folder: Path) -> dict[str, Path]:
-    """The nano world's files (stage1, stage2, heldout) in ``folder``, drawn with a progress bar where missing."""
+    """The nano world's files (stage1, stage2, heldout) in ``folder``, drawn where missing."""
     from parrot_train.nano.write import ensure_data
 
-    with tqdm(desc="nano pictures", unit="", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return ensure_data(folder, config.nano, progress=progress)
+    return ensure_data(folder, config.nano, workers=worker_count(config.data))
 
 
 def _trainer(request: StageRequest, model: Any, prepared: Prepared, signals: Signals) -> Any:

@@ -26,6 +26,7 @@ from parrot_runtime.errors import InputError, ParrotError
 from parrot_train.checkpoint import CHECKPOINTS, LOG_FILE, keep_newest, last_good_checkpoint, seal_checkpoint
 from parrot_train.config import StageConfig
 from parrot_train.data.collator import IGNORED, Conversations, LengthBatches, as_batch
+from parrot_train.workers import leave_interrupts_to_parent, loading_context
 
 PARTS = ("vision_tower", "multi_modal_projector", "moe", "language_model")
 
@@ -112,13 +113,16 @@ class ParrotTrainer(Trainer):
         batches = LengthBatches(
             conversations.lengths, self.args.per_device_train_batch_size, seed=self.args.seed, epoch=self._current_epoch
         )
+        workers = self.args.dataloader_num_workers
         loader = DataLoader(
             conversations,
             batch_sampler=batches,
             collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
+            num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_num_workers > 0,
+            persistent_workers=workers > 0,
+            multiprocessing_context=loading_context() if workers else None,
+            worker_init_fn=leave_interrupts_to_parent,
         )
         return self.accelerator.prepare(loader)
 

@@ -7,30 +7,26 @@ the prompt, so a changed input is another cache and an old one is never wrong. I
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
-from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
 from parrot_runtime.publish import publish_directory, write_file
 from parrot_train.data.records import Problem, Record, parse_records, read_json
+from parrot_train.workers import map_chunks
 
 FOLDER = ".parrot-cache"
 _VERSION = 1
+# Records or images that a process takes at a time.
 _CHUNK = 256
 
 
@@ -67,6 +63,10 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __reduce__(self) -> tuple:
+        # A loading worker maps the files itself; pickled as they are, the arrays would be copied into each.
+        return _open_tokens, (self.file, self.folder, self.sha256)
+
 
 _ARRAYS = ("tokens", "answers", "offsets", "image_rows", "image_offsets", "languages", "rows")
 
@@ -88,6 +88,10 @@ def token_store(path: Path, tokenizer: Path, *, image_tokens: int, workers: int,
     with _alone(folder):
         if not (folder / "meta.json").is_file():
             _build_tokens(path, folder, tokenizer, image_tokens, workers)
+    return _open_tokens(path, folder, digest)
+
+
+def _open_tokens(path: Path, folder: Path, digest: str) -> TokenStore:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     problems = [Problem(str(path), *problem) for problem in meta.pop("problems")]
@@ -105,13 +109,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _build_tokens(path: Path, folder: Path, tokenizer: Path, image_tokens: int, workers: int) -> None:
     records, problems = parse_records(read_json(path), file=str(path))
-    encoded = [
-        sample
-        for chunk in map_chunks(
-            _encode_chunk, records, (str(tokenizer), image_tokens), workers=workers, label=f"tokens of {path.name}"
-        )
-        for sample in chunk
-    ]
+    arguments, label = (str(tokenizer), image_tokens), f"tokens of {path.name}"
+    chunks = map_chunks(_encode_chunk, records, arguments, workers=workers, size=_CHUNK, label=label)
+    encoded = [sample for chunk in chunks for sample in chunk]
     problems += [
         Problem(str(path), record.row, record.name, sample)
         for record, sample in zip(records, encoded, strict=True)
@@ -221,7 +221,7 @@ def _decode_all(paths: list[Path], recipe: ImageRecipe, array: Path | None, work
         pixels = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape) if beside and paths else None
         row = 0
         arguments = (recipe, pixels is not None)
-        for chunk in map_chunks(_decode_chunk, paths, arguments, workers=workers, label="images"):
+        for chunk in map_chunks(_decode_chunk, paths, arguments, workers=workers, size=_CHUNK, label="images"):
             for image in chunk:
                 if isinstance(image, str):
                     bad[row] = image
@@ -257,35 +257,3 @@ def to_bytes(pixels: np.ndarray, recipe: ImageRecipe) -> np.ndarray:
     scales whole numbers."""
     mean, std = (np.array(value, np.float32).reshape(3, 1, 1) for value in (recipe.mean, recipe.std))
     return np.rint((pixels * std + mean) * 255.0).astype(np.uint8)
-
-
-def map_chunks(
-    function: Callable[..., list], items: Sequence[Any], arguments: tuple, *, workers: int, label: str
-) -> Iterator[list]:
-    """``function(chunk, *arguments)`` over chunks of ``items``, in order, in ``workers`` processes, with progress.
-
-    Few items are done in this process: starting others costs about a second each.
-    """
-    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
-    with tqdm(total=len(items), desc=label, unit="", disable=None, leave=False) as bar:
-        if workers < 2 or len(chunks) < 8:
-            for chunk in chunks:
-                yield function(chunk, *arguments)
-                bar.update(len(chunk))
-            return
-        # Fresh processes, not forked ones: a fork of a process with running threads (torch's) can hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent) as pool:
-            try:
-                futures = [pool.submit(function, chunk, *arguments) for chunk in chunks]
-                for chunk, future in zip(chunks, futures, strict=True):
-                    yield future.result()
-                    bar.update(len(chunk))
-            except BrokenProcessPool as error:
-                raise ParrotError(f"{label}: a worker process died; try again with --set data.workers=0") from error
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

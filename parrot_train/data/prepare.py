@@ -1,6 +1,5 @@
 """From data files to the ``Conversations`` a stage trains on, with everything checked on the way."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,14 @@ from parrot_train.data.cache import image_store, token_store
 from parrot_train.data.check import find_problems, judge
 from parrot_train.data.collator import Conversations, Samples
 from parrot_train.data.records import Problem
+from parrot_train.workers import core_count
 
 _MOST_WORKERS = 16
 
 
 def worker_count(data: DataConfig) -> int:
     """``data.workers``, or one per core this process may use."""
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if data.workers is None else data.workers
+    return min(_MOST_WORKERS, core_count()) if data.workers is None else data.workers
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Conversations as batches of tokens, padded to few shapes, with a weight on everything that is predicted."""
 
-import math
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,6 +10,7 @@ from tokenizers import Tokenizer
 
 from parrot_runtime.prompt import PromptEncoder
 from parrot_train.nano.text import Mix, documents
+from parrot_train.workers import map_chunks, seeded_parts
 
 # Scenes at random cannot be foreseen, so what is read rather than answered teaches little per token: few of those are
 # predicted, at a fraction of the weight, which also spares most of the output projection.
@@ -24,20 +23,22 @@ LENGTH_STEP, PREDICTED_STEP = 16, 256
 Encoded = tuple[np.ndarray, np.ndarray]
 
 
-def _encode_part(tokenizer_json: str, mix: Mix, seed: str, count: int) -> list[Encoded]:
+# Conversations per seed, and so per process at a time.
+PART = 2_000
+
+
+def _encode_parts(parts: Sequence[tuple[str, int]], tokenizer_json: str, mix: Mix) -> list[Encoded]:
     encoder = PromptEncoder(Tokenizer.from_str(tokenizer_json))
-    encoded = (encoder.encode(turns, image_tokens=0) for turns in islice(documents(mix, seed=seed), count))
+    turns = (each for seed, count in parts for each in islice(documents(mix, seed=seed), count))
+    encoded = (encoder.encode(conversation, image_tokens=0) for conversation in turns)
     return [(each.input_ids.astype(np.int16), each.labels_mask) for each in encoded]
 
 
 def encode_documents(mix: Mix, count: int, tokenizer: Tokenizer, *, seed: int | str, workers: int) -> list[Encoded]:
     """``count`` conversations; the same for any number of workers."""
-    part = 2_000
-    seeds = [f"{seed}/{i}" for i in range(math.ceil(count / part))]
-    repeated = ([each] * len(seeds) for each in (tokenizer.to_str(), mix))
-    with ProcessPoolExecutor(workers) as pool:
-        parts = pool.map(_encode_part, *repeated, seeds, [part] * len(seeds))
-        return [document for encoded in parts for document in encoded][:count]
+    parts, arguments = seeded_parts(seed, count, PART), (tokenizer.to_str(), mix)
+    chunks = map_chunks(_encode_parts, parts, arguments, workers=workers, size=1)
+    return [document for encoded in chunks for document in encoded]
 
 
 def answer_weights(supervised: np.ndarray, power: float) -> np.ndarray:

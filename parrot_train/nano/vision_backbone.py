@@ -14,8 +14,7 @@ import io
 import math
 import re
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -27,10 +26,12 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from parrot_runtime.image import CLIP_MEAN, CLIP_STD, ImageRecipe, preprocess
+from parrot_train.data.cache import to_bytes
 from parrot_train.nano.grammar import GRAMMARS
 from parrot_train.nano.optimizers import Pace, Rates, schedule
 from parrot_train.nano.scenes import BACKGROUNDS, CELLS, COLOURS, KINDS, SIZES, Group, Scene, scenes
 from parrot_train.nano.write import jpeg
+from parrot_train.workers import map_chunks, seeded_parts
 
 ENGLISH = GRAMMARS["en"]
 THINGS = len(KINDS) * len(COLOURS) * len(SIZES)
@@ -153,24 +154,24 @@ def label_patches(scene: Scene, patches: int, view: View = View()) -> tuple[np.n
     return phrases.reshape(-1), places.reshape(-1), centres.reshape(-1)
 
 
-def _draw_part(seed: str, count: int, image_size: int) -> list[Drawn]:
+# Pictures per seed, and so per process at a time.
+PART = 500
+
+
+def _draw_parts(parts: Sequence[tuple[str, int]], image_size: int) -> list[Drawn]:
     recipe = ImageRecipe.clip(image_size)
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (recipe.mean, recipe.std))
     drawn = []
-    for scene in islice(scenes("train", seed=seed), count):
-        pixels = (preprocess(Image.open(io.BytesIO(jpeg(scene))), recipe) * std + mean) * 255
-        caption = ENGLISH.caption(scene.groups, scene.background)
-        drawn.append(Drawn(pixels.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0), scene, caption))
+    for scene in (each for seed, count in parts for each in islice(scenes("train", seed=seed), count)):
+        pixels = to_bytes(preprocess(Image.open(io.BytesIO(jpeg(scene))), recipe), recipe)
+        drawn.append(Drawn(pixels.transpose(1, 2, 0), scene, ENGLISH.caption(scene.groups, scene.background)))
     return drawn
 
 
 def draw(recipe: VisionRecipe, *, workers: int) -> list[Drawn]:
     """``recipe.pictures`` training pictures; the same for any number of workers."""
-    part = 500
-    seeds = [f"vision/{recipe.seed}/{i}" for i in range(math.ceil(recipe.pictures / part))]
-    with ProcessPoolExecutor(workers) as pool:
-        parts = pool.map(_draw_part, seeds, [part] * len(seeds), [recipe.image_size] * len(seeds))
-        return [picture for drawn in parts for picture in drawn][: recipe.pictures]
+    parts = seeded_parts(f"vision/{recipe.seed}", recipe.pictures, PART)
+    chunks = map_chunks(_draw_parts, parts, (recipe.image_size,), workers=workers, size=1)
+    return [picture for drawn in chunks for picture in drawn]
 
 
 @dataclass(frozen=True)

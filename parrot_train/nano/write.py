@@ -9,10 +9,8 @@ import base64
 import csv
 import io
 import json
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from parrot_train.nano.questions import (
     yes_no_question,
 )
 from parrot_train.nano.scenes import Scene, Split, scenes
+from parrot_train.workers import core_count, map_chunks
 
 JPEG_QUALITY = 92
 # Stage 2's share of each language: mostly English, as the paper's data, though not as extreme (its Turkish has 2 %).
@@ -62,6 +61,10 @@ EVALUATION_COLUMNS = (
 CHOICE_ROWS, YES_NO_PAIRS, OPEN_ROWS = 40, 20, 10
 
 
+# Pictures that a process draws at a time.
+DRAWN_AT_ONCE = 64
+
+
 def jpeg(scene: Scene) -> bytes:
     """The picture of a scene as a JPEG file's bytes."""
     buffer = io.BytesIO()
@@ -70,17 +73,17 @@ def jpeg(scene: Scene) -> bytes:
 
 
 # --- training -------------------------------------------------------------------------------------------------------
-def ensure_data(folder: Path, config: NanoDataConfig, *, progress: Callable[[int, int], None] | None = None) -> dict:
+def ensure_data(folder: Path, config: NanoDataConfig, *, workers: int | None = None) -> dict[str, Path]:
     """Write the training files under ``folder`` unless they are there; the JSON files of stage1, stage2 and heldout.
 
-    A folder that holds another world than ``config`` asks for is replaced. ``progress`` is called with pictures done
-    and pictures to do.
+    A folder that holds another world than ``config`` asks for is replaced. ``workers`` processes draw, one per core
+    when it is None; a terminal shows how far they are.
     """
     wanted = _fingerprint(config)
     stamp = folder / "world.json"
     if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
         with publish_directory(folder, force=True) as beside:
-            _write_world(beside, config, progress or (lambda done, total: None))
+            _write_world(beside, config, core_count() if workers is None else workers)
             (beside / "world.json").write_text(json.dumps(wanted), "utf-8")
     return {name: folder / f"{name}.json" for name in ("stage1", "stage2", "heldout")}
 
@@ -91,34 +94,34 @@ def _fingerprint(config: NanoDataConfig) -> dict:
     return {"format": 3, "seed": config.seed, "scenes": counts, "shares": SHARES, "questions": questions}
 
 
-def _write_world(folder: Path, config: NanoDataConfig, progress: Callable[[int, int], None]) -> None:
+def _write_world(folder: Path, config: NanoDataConfig, workers: int) -> None:
     parts = {
         "stage1": (caption_record, _scenes("train", config, "stage1", config.stage1_scenes)),
         "stage2": (question_record, _scenes("train", config, "stage2", config.stage2_scenes)),
         "heldout": (question_record, _scenes("held-out", config, "heldout", config.heldout_scenes)),
     }
-    total = sum(len(part) for _, part in parts.values())
-    done = 0
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for name, (record_of, part) in parts.items():
-            (folder / name).mkdir()
-            paths = [f"{name}/{number:06d}.jpg" for number in range(len(part))]
-            files = [folder / path for path in paths]
-            for _ in pool.map(_write_picture, part, files, chunksize=64):
-                done += 1
-                if done % 256 == 0 or done == total:
-                    progress(done, total)
-            random_ = random.Random(f"records/{name}/{config.seed}")
-            records = [record_of(scene, path, random_) for scene, path in zip(part, paths, strict=True)]
-            (folder / f"{name}.json").write_text(json.dumps(records, ensure_ascii=False, indent=0), "utf-8")
+    for name, (record_of, part) in parts.items():
+        (folder / name).mkdir()
+        paths = [f"{name}/{number:06d}.jpg" for number in range(len(part))]
+        pictures = [(scene, folder / path) for scene, path in zip(part, paths, strict=True)]
+        label = f"nano's pictures for {name}"
+        for _ in map_chunks(_write_pictures, pictures, workers=workers, size=DRAWN_AT_ONCE, label=label):
+            pass
+        random_ = random.Random(f"records/{name}/{config.seed}")
+        records = [record_of(scene, path, random_) for scene, path in zip(part, paths, strict=True)]
+        (folder / f"{name}.json").write_text(json.dumps(records, ensure_ascii=False, indent=0), "utf-8")
 
 
 def _scenes(split: Split, config: NanoDataConfig, name: str, count: int) -> list[Scene]:
     return list(islice(scenes(split, seed=f"{name}/{config.seed}"), count))
 
 
-def _write_picture(scene: Scene, path: Path) -> None:
-    path.write_bytes(jpeg(scene))
+def _write_pictures(pictures: Sequence[tuple[Scene, Path]]) -> list[int]:
+    return [path.write_bytes(jpeg(scene)) for scene, path in pictures]
+
+
+def _jpegs(drawn: Sequence[Scene]) -> list[bytes]:
+    return [jpeg(scene) for scene in drawn]
 
 
 def caption_record(scene: Scene, path: str, random_: random.Random) -> dict:
@@ -163,8 +166,8 @@ def ensure_evaluation(folder: Path, *, seed: int = 1) -> dict[str, Path]:
     if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
         with publish_directory(folder, force=True) as beside:
             asked = [(scene, questions) for scene, questions in _evaluation_questions(seed)]
-            with ProcessPoolExecutor(os.cpu_count()) as pool:
-                pictures = list(pool.map(jpeg, [scene for scene, _ in asked], chunksize=32))
+            chunks = map_chunks(_jpegs, [scene for scene, _ in asked], workers=core_count(), size=DRAWN_AT_ONCE)
+            pictures = [picture for chunk in chunks for picture in chunk]
             for code, path in files.items():
                 rows = _rows(pictures, [[by_language[code] for by_language in questions] for _, questions in asked])
                 _write_tsv(beside / path.name, rows)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ def start(arguments, folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -139,3 +141,22 @@ def test_a_killed_run_goes_on_to_the_same_bits(run, config_file, tmp_path, numbe
     assert resumed.exit_code == 0, resumed.output
     one, two = (load_file(place / "model.safetensors") for place in (tmp_path / "whole", folder))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_loading_workers_too(run, config_file, tmp_path):
+    """The whole process group has the signal; the workers leave it to the training, which saves and says one line."""
+    folder, loading = tmp_path / "stopped", ["--set", "data.image_cache=none", "--set", "data.workers=2"]
+    common = ["--data", "data/train.json", "--set", "stage1.epochs=8", *loading]
+    process = start(["stage1", "--config", config_file, *common, "-o", str(folder)], tmp_path)
+    try:
+        wait_for_steps(process, folder / "log.jsonl", 4)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "go on with --resume" in said.splitlines()[-1]
+    resumed = run("stage1", *common, "-o", str(folder), "--resume")
+    assert resumed.exit_code == 0, resumed.output
