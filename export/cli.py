@@ -14,6 +14,12 @@ from parrot_runtime.flavours import FLAVOURS
 from parrot_runtime.names import TARGETS, TENSORRT_DIALECTS
 
 _FOLDER = click.Path(path_type=Path)
+_vision_tower_option = click.option(
+    "--vision-tower",
+    metavar="FOLDER|NAME",
+    type=_FOLDER,
+    help="Vision encoder of a released checkpoint, or its hub name.",
+)
 
 
 class _DefaultExport(ParrotGroup):
@@ -65,7 +71,7 @@ def main() -> None:
 @click.option("--sm", metavar="N,N", help="GPUs to build engines for, such as 80,89,120 [the GPU here, or these].")
 @click.option("--max-batch", type=int, metavar="N", help="Most slots, pictures or questions at once in engines [8].")
 @click.option("--max-len", type=int, metavar="N", help="Longest sequence [the model's, 2048 at most].")
-@click.option("--vision-tower", metavar="FOLDER", type=_FOLDER, help="Vision encoder of a released checkpoint.")
+@_vision_tower_option
 @click.option("--link", is_flag=True, help="Link weights that need no conversion instead of copying them; one disk.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every graph with torch.")
 @click.option("--force", is_flag=True, help="Replace the bundle that has the name.")
@@ -118,7 +124,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @main.command()
 @click.argument("bundle", type=_FOLDER)
 @click.option("--checkpoint", metavar="FOLDER", type=_FOLDER, help="Compare the graphs with this model in torch, too.")
-@click.option("--vision-tower", metavar="FOLDER", type=_FOLDER, help="Vision encoder of a released checkpoint.")
+@_vision_tower_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @verbose_option
 def verify(bundle: Path, checkpoint: Path | None, vision_tower: Path | None, as_json: bool) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from transformers import Qwen2Config
 
@@ -47,10 +49,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def find_vision_tower(folder: Path, stored: Mapping[str, Any], vision_tower: Path | str | None = None) -> Path:
-    """The folder with the vision tower's config.json: ``vision_tower``, or a folder named in the configuration.
+    """The folder with the vision tower's config.json: ``vision_tower``, or what the configuration names.
 
     ``mm_vision_tower`` is a hub name or a path of the authors' machine; its last part is looked for inside the
-    checkpoint and beside it. Nothing is downloaded. Raises InputError that names the places looked at.
+    checkpoint and beside it. A hub name is also looked for among what the Hugging Face cache holds already; nothing
+    is downloaded. Raises InputError that names the places looked at.
     """
     named = str(stored.get("mm_vision_tower", ""))
     last = re.split(r"[/\\]", named.rstrip("/\\"))[-1]
@@ -58,11 +61,21 @@ def find_vision_tower(folder: Path, stored: Mapping[str, Any], vision_tower: Pat
     for place in places:
         if (place / "config.json").is_file():
             return place
+    if cached := _in_hub_cache(str(vision_tower or named)):
+        return cached
     looked = ", ".join(map(str, places))
     raise InputError(
-        f"{folder}: its vision tower '{named}' is in none of {looked}; download it and name its folder with "
-        "--vision-tower"
+        f"{folder}: its vision tower '{named}' is in none of {looked}, nor in the Hugging Face cache; download it and "
+        "name its folder with --vision-tower"
     )
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:  # a path, or no name at all
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def released_config(folder: Path, vision_tower: Path | str | None = None) -> ParrotConfig:

@@ -4,13 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from parrot_runtime.errors import InputError
-from parrot_train.model.released import load_released
+from parrot_train.model.released import find_vision_tower, load_released, read_config
 
 FOLDER = Path(__file__).parents[2] / "data" / "released_tiny"
 
@@ -112,6 +113,24 @@ def test_a_vision_tower_that_is_not_there_is_asked_for(copy, tmp_path):
     with pytest.raises(InputError, match="--vision-tower"):
         load_released(copy)
     load_released(copy, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("given", [None, "some-lab/clip-vit-tiny"])
+def test_a_hub_name_is_found_in_the_cache_and_never_downloaded(copy, tmp_path, monkeypatch, given):
+    """The cache laid out as huggingface_hub lays it: a reference to a revision, and the revision's files."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    change(copy, mm_vision_tower="nobody/nothing" if given else "some-lab/clip-vit-tiny")
+    repository = tmp_path / "hub" / "models--some-lab--clip-vit-tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0123456789abcdef")
+    (repository / "snapshots").mkdir()
+    tower = repository / "snapshots" / "0123456789abcdef"
+    shutil.move(copy / "clip-vit-tiny", tower)
+    assert find_vision_tower(copy, read_config(copy), given) == tower
+    load_released(copy, given)
+    (tower / "config.json").unlink()
+    with pytest.raises(InputError, match="nor in the Hugging Face cache"):
+        load_released(copy, given)
 
 
 def change(folder: Path, **settings) -> None:
