@@ -83,10 +83,12 @@ def author(
     if model.experts:
         writers["experts"] = experts.ROOT, experts.write_experts
     writers["decoder"] = decoder.ROOT, partial(decoder.write_decoder, max_len=max_len)
+    if "prefill" in plan.components:
+        writers["prefill"] = decoder.PREFILL_ROOT, partial(decoder.write_prefill, max_len=max_len)
     dialects, files = {}, [embedding]
     for role, (root, write) in writers.items():
         weights = WeightFile(f"weights/{role}{suffix}.safetensors")
-        shelf = Shelf(weights, earlier, links)
+        shelf = Shelf(weights, (*earlier, *files), links)
         dialects[role] = DIALECTS[plan.dialect](root, plan, role, checkpoint, shelf, elsewhere, ranges)
         write(dialects[role], model)
         files.append(weights)

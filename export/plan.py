@@ -16,9 +16,10 @@ DialectName = Literal["ort", TensorRTDialect]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Stored = Literal["float32", "float16", "bfloat16", "int8", "int4", "float8_e4m3fn"]
 # Three graphs, and the decoder's output layer, which is a quarter of a small model and the last to be quantised.
-Component = Literal["encoder", "experts", "decoder", "lm_head"]
+# ``prefill`` is the decoder's layers once more, for prompts alone, where one kernel is not the best for both.
+Component = Literal["encoder", "experts", "decoder", "lm_head", "prefill"]
 
-ROLES: tuple[str, ...] = get_args(Component)
+ROLES: tuple[str, ...] = get_args(Component)[:4]
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,25 @@ class ComponentPlan:
         of the bytes and the most sensitive numbers of the model.
     compute: the type of products. What else computes in it is the dialect's: everything in ``ort``, nothing but the KV
         cache and the attention over it in TensorRT's two. Softmax, routing and logits are float32 in all.
-    activations: what the inputs of products are rounded to before, by scales fixed at export; None for not at all.
+    activations: what the inputs of products are rounded to before, by scales fixed at export; ``dynamic`` for int8 by
+        scales that the kernels find at every call, None for not at all.
     """
 
     weights: Stored
     compute: Dtype
-    activations: Literal["int8", "float8_e4m3fn"] | None = None
+    activations: Literal["int8", "float8_e4m3fn", "dynamic"] | None = None
+
+    @property
+    def quantised(self) -> bool:
+        """Whether matrices are codes and scales."""
+        return self.weights not in get_args(Dtype)
 
     @property
     def stored(self) -> Dtype:
-        """How those matrices are stored that are not quantised."""
-        return self.weights if self.weights in get_args(Dtype) else self.compute
+        """How those matrices are stored that are not quantised; nobody rounds to 4 bits to keep others in 32."""
+        if not self.quantised:
+            return self.weights
+        return "float16" if self.compute == "float32" else self.compute
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Plan:
     @property
     def rounds_activations(self) -> bool:
         """Whether what enters products is rounded, by scales that must be known when the graphs are written."""
-        return any(component.activations for component in self.components.values())
+        return any(component.activations not in (None, "dynamic") for component in self.components.values())
 
     @property
     def kv_dtype(self) -> Dtype:
@@ -70,6 +79,8 @@ def _everywhere(plan: ComponentPlan) -> Mapping[str, ComponentPlan]:
 _HALF = ComponentPlan("float16", "float16")
 _INT8 = ComponentPlan("int8", "float16", "int8")
 _INT4 = ComponentPlan("int4", "float16")
+_DYNAMIC_INT8 = ComponentPlan("int8", "float32", "dynamic")
+_DYNAMIC_INT4 = ComponentPlan("int4", "float32", "dynamic")
 _FP8 = ComponentPlan("float8_e4m3fn", "float16", "float8_e4m3fn")
 
 # fp16 on a CPU means fp16 on disk and float32 arithmetic: onnxruntime has no half-precision products on x86 and wraps
@@ -80,6 +91,16 @@ _ORT: Mapping[str, Mapping[str, ComponentPlan]] = MappingProxyType(
     {
         "fp32": _everywhere(ComponentPlan("float32", "float32")),
         "fp16": _everywhere(ComponentPlan("float16", "float32")),
+        "int8": _everywhere(_DYNAMIC_INT8),
+        "int4": MappingProxyType(
+            {
+                "encoder": _DYNAMIC_INT8,
+                "experts": _DYNAMIC_INT8,
+                "prefill": _DYNAMIC_INT8,
+                "decoder": _DYNAMIC_INT4,
+                "lm_head": _DYNAMIC_INT4,
+            }
+        ),
     }
 )
 # The output layer stays at float16 where the rest is quantised: its errors are those of the tokens, with nothing after

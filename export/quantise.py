@@ -6,8 +6,8 @@ chosen, so that rounding is no error of its own.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import ml_dtypes
 import numpy as np
@@ -17,7 +17,11 @@ from parrot_export.weights import Block
 from parrot_runtime.errors import ParrotError
 
 # The largest code of each kind.
-LIMITS = {"int8": 127.0, "int4": 7.0, "float8_e4m3fn": 448.0}
+LIMITS = {"int8": 127.0, "int4": 7.0, "uint4": 7.0, "float8_e4m3fn": 448.0}
+# Two codes to a byte.
+PACKED = frozenset({"int4", "uint4"})
+# Rows of a transposed matrix that are laid down at a time.
+_TURNED_ROWS = 256
 # How many neighbours along K share an int4 scale; the first that divides K is taken.
 INT4_BLOCKS = (128, 64, 32)
 
@@ -26,7 +30,7 @@ INT4_BLOCKS = (128, 64, 32)
 class Rounding:
     """To what, and how many numbers along K share a scale (None: a whole row, which is an output channel).
 
-    ``scales`` is the numpy name of the scales' type.
+    ``uint4`` are the codes of ``int4`` plus eight. ``scales`` is the numpy name of the scales' type.
     """
 
     kind: str
@@ -53,12 +57,41 @@ def quantised_columns(tensor: StoredTensor, rounding: Rounding) -> tuple[Block, 
     return _quantised(f"{tensor.name}.columns", (rows, width), chunks, rounding)
 
 
+def transposed(tensors: Sequence[StoredTensor], rounding: Rounding) -> tuple[Block, Block]:
+    """Codes ``[K, N]`` and scales ``[N]`` of tensors whose rows ``[…, K]`` are N output channels in all."""
+    shape = sum(math.prod(tensor.shape[:-1]) for tensor in tensors), tensors[0].shape[-1]
+    rows = lambda: (chunk for tensor in tensors for chunk in tensor.row_chunks())  # noqa: E731
+    return _turned("+".join(tensor.name for tensor in tensors), shape, rows, rounding)
+
+
+def transposed_columns(tensor: StoredTensor, rounding: Rounding) -> tuple[Block, Block]:
+    """Codes ``[E·I, C]`` and scales ``[C]`` of experts' ``[E, C, I]``."""
+    count, rows, columns = tensor.shape
+    width = count * columns
+    chunks = lambda: (chunk.reshape(-1, width) for chunk in tensor.column_chunks())  # noqa: E731
+    return _turned(f"{tensor.name}.columns", (rows, width), chunks, rounding)
+
+
+def _turned(
+    name: str, shape: tuple[int, int], rows: Callable[[], Iterator[np.ndarray]], rounding: Rounding
+) -> tuple[Block, Block]:
+    """``_quantised``, its codes transposed: all of them, at a byte each, are in memory while they are turned."""
+    codes, scales = _quantised(name, shape, rows, rounding)
+
+    def turned() -> Iterator[np.ndarray]:
+        whole = np.concatenate(list(codes.chunks())).reshape(shape)
+        for start in range(0, shape[1], _TURNED_ROWS):
+            yield np.ascontiguousarray(whole[:, start : start + _TURNED_ROWS].T).reshape(-1)
+
+    return replace(codes, name=f"{codes.name}.transposed", shape=shape[::-1], chunks=turned), scales
+
+
 def _quantised(
     name: str, shape: tuple[int, int], rows: Callable[[], Iterator[np.ndarray]], rounding: Rounding
 ) -> tuple[Block, Block]:
     kind, block = rounding.kind, rounding.block
     groups = shape[0], shape[1] // (block or shape[1])
-    codes_shape, codes_type = (shape, kind) if kind != "int4" else ((shape[0], shape[1] // 2), "uint8")
+    codes_shape, codes_type = ((shape[0], shape[1] // 2), "uint8") if kind in PACKED else (shape, kind)
 
     def grouped() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for chunk in rows():
@@ -95,5 +128,5 @@ def _codes(groups: np.ndarray, scales: np.ndarray, kind: str) -> np.ndarray:
     if kind == "int8":
         return codes
     # Two to a byte, the first in the lower half, as ONNX packs them.
-    halves = codes.view(np.uint8).reshape(-1, 2) & 0xF
+    halves = (codes + np.int8(8 if kind == "uint4" else 0)).view(np.uint8).reshape(-1, 2) & 0xF
     return halves[:, 0] | (halves[:, 1] << 4)

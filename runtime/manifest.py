@@ -30,7 +30,9 @@ EMBEDDING_NAME = "embed_tokens.safetensors"
 # Caches of a bundle are made on the machine that runs it: they are never canonical, so never listed.
 CACHE_FOLDERS = ("engines",)
 # What onnxruntime's graphs are written in; the other precisions are TensorRT's alone.
-_ORT_PRECISIONS = ("fp32", "fp16")
+_ORT_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+# A second decoder that extends the cache alone, with kernels for many rows: onnxruntime's graphs may have one.
+PREFILL = "prefill"
 _MAX_MANIFEST_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
 _AGAIN = "export the bundle again, or copy it again from where it came"
@@ -123,10 +125,11 @@ class PromptRecipe:
 class Manifest:
     """A bundle's ``parrot.json``. ``files`` lists every file but the manifest itself and the engine caches.
 
-    ``graphs`` are onnxruntime's; ``tensorrt`` holds the same roles as TensorRT takes them, written in
-    ``tensorrt_dialect``. One of the two may be empty: a bundle for the ``cpu`` has ``graphs`` and perhaps ``tensorrt``,
-    one for a TensorRT has ``tensorrt`` alone. ``kv_dtype`` is the type of the KV cache of ``graphs``, or of
-    ``tensorrt`` in a bundle without them; what TensorRT's has beside another is ``tensorrt_kv_dtype``.
+    ``graphs`` are onnxruntime's, with or without one for ``prefill``; ``tensorrt`` holds the other roles as TensorRT
+    takes them, written in ``tensorrt_dialect``. One of the two may be empty: a bundle for the ``cpu`` has ``graphs``
+    and perhaps ``tensorrt``, one for a TensorRT has ``tensorrt`` alone. ``kv_dtype`` is the type of the KV cache of
+    ``graphs``, or of ``tensorrt`` in a bundle without them; what TensorRT's has beside another is
+    ``tensorrt_kv_dtype``.
     """
 
     schema_version: int
@@ -157,7 +160,8 @@ class Manifest:
         needed, other = ("graphs", "tensorrt") if self.target == "cpu" else ("tensorrt", "graphs")
         for what in (needed, other):
             found = getattr(self, what)
-            if set(found) != expected and (found or what == needed):
+            roles = set(found) - ({PREFILL} if what == "graphs" else set())
+            if roles != expected and (found or what == needed):
                 raise ValueError(f"{what} are {_listed(found)}; expected {_listed(expected)}")
         if needed == "tensorrt" and self.graphs:
             raise ValueError(f"the target is {self.target}, but there are graphs for onnxruntime")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from parrot_export.architecture import Decoder
+from parrot_export.architecture import MOE, Decoder
 from parrot_export.dialects.writer import GraphWriter
 from parrot_runtime.errors import InputError
 
@@ -60,6 +60,10 @@ class KVCache:
     past: tuple[tuple[ir.Value, ir.Value], ...]
     controls: tuple[ir.Value, ...]
     present: list[tuple[ir.Value, ir.Value]] = field(default_factory=list)
+
+
+# Products that no plan rounds: the router's is a handful of rows wide and decides over whole experts.
+EXACT = frozenset({f"{MOE}.router"})
 
 
 class Dialect(GraphWriter, abc.ABC):

@@ -12,14 +12,13 @@ import numpy as np
 import onnx_ir as ir
 
 from parrot_export.architecture import Decoder
-from parrot_export.dialects.base import Dialect, KVCache, Norm, SelfAttention
+from parrot_export.dialects.base import KVCache, Norm, SelfAttention
+from parrot_export.dialects.ort_products import MICROSOFT, OrtProducts
 from parrot_export.dialects.rotary import rotary_tables
 from parrot_runtime.errors import InputError
 
-MICROSOFT = "com.microsoft"
 
-
-class OrtDialect(Dialect):
+class OrtDialect(OrtProducts):
     """Operators of onnxruntime's CPU and CUDA providers, in an opset that the oldest one supported (1.22) reads."""
 
     opsets: ClassVar[dict[str, int]] = {"": 21, MICROSOFT: 1}

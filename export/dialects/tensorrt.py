@@ -25,14 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from parrot_export.architecture import MOE, Decoder
-from parrot_export.dialects.base import KVCache, Norm, SelfAttention
+from parrot_export.architecture import Decoder
+from parrot_export.dialects.base import EXACT, KVCache, Norm, SelfAttention
 from parrot_export.dialects.quantised import QuantisedDialect
 from parrot_export.dialects.rotary import rotary_tables
 from parrot_export.dialects.writer import TYPES
 
-# The router's product is a handful of rows wide and decides over whole experts: it stays in float32.
-_EXACT = frozenset({f"{MOE}.router"})
 # A power of two, so that scaling by it rounds nothing that is not subnormal.
 _HEADROOM = 64.0
 # Added to the score of what may not be seen; far from the lowest number, so that no sum of the two overflows.
@@ -73,7 +71,7 @@ class TensorRTDialect(QuantisedDialect):
         """``linear``, left in the type of the product; without bias, on rows that are divided by ``shrink`` before."""
         self.products[modules[0]] = rows
         names = [f"{module}.weight" for module in modules]
-        if modules[0] in _EXACT:
+        if modules[0] in EXACT:
             operands = [rows, self.cast(self.matrix(*names), self.compute)]
         else:
             operands = [self.operand(rows, modules[0], shrink), self.weights(*names)]

@@ -33,6 +33,7 @@ TYPES: dict[str, ir.DataType] = {
 # What an initialiser may be beside that.
 STORED = TYPES | {
     "int8": ir.DataType.INT8,
+    "uint8": ir.DataType.UINT8,
     "int4": ir.DataType.INT4,
     "float8_e4m3fn": ir.DataType.FLOAT8E4M3FN,
 }

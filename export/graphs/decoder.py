@@ -1,20 +1,37 @@
 """The language model's graph: embeddings and KV cache to the logits of the last position and the extended cache.
 
 ``inputs_embeds [batch, seq, C]`` and the dialect's cache inputs → ``logits [batch, vocabulary]`` float32 and
-``present.N.key``, ``present.N.value``. One graph serves prefill and decode.
+``present.N.key``, ``present.N.value``. One graph serves prefill and decode, unless a plan has a second one for prompts
+that extends the cache alone, with other kernels: all but a prompt's last position need no logits, and of the last
+layer nothing but keys and values.
 """
 
 import onnx_ir as ir
 
 from parrot_export.architecture import EMBEDDING, HEAD, LLM, Architecture, Decoder
-from parrot_export.dialects.base import Dialect, Norm, SelfAttention
+from parrot_export.dialects.base import Dialect, KVCache, Norm, SelfAttention
 
 ROOT = "/llm"
+PREFILL_ROOT = "/llm_prefill"
 
 
 def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
     """Qwen and LLaMA: pre-norm layers of grouped-query attention and SwiGLU, for at most ``max_len`` positions."""
-    decoder = model.decoder
+    cache, normed = _write_layers(ops, model.decoder, max_len, logits=True)
+    with ops.scope("lm_head"), ops.component("lm_head"):
+        logits = ops.linear(normed, EMBEDDING if model.decoder.tied else HEAD, bias=False)
+    ops.output("logits", logits, ("batch", model.decoder.vocabulary), "float32")
+    ops.output_cache(cache)
+
+
+def write_prefill(ops: Dialect, model: Architecture, max_len: int) -> None:
+    """The same inputs and layers, to the extended cache alone."""
+    cache, _ = _write_layers(ops, model.decoder, max_len, logits=False)
+    ops.output_cache(cache)
+
+
+def _write_layers(ops: Dialect, decoder: Decoder, max_len: int, *, logits: bool) -> tuple[KVCache, ir.Value]:
+    """The cache after all layers; and, for ``logits``, the normed row of the last position of each sequence."""
     embeds = ops.input("inputs_embeds", ("batch", "seq", decoder.width))
     cache = ops.kv_cache(embeds, decoder, max_len)
     rows = ops.reshape(embeds, -1, decoder.width)
@@ -24,6 +41,8 @@ def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
         with ops.scope(f"layers.{number}"):
             with ops.scope("attn"):
                 mixed = ops.cached_attention(normed, _projections(name, decoder), cache, number)
+                if last and not logits:
+                    break
                 if last:
                     # Only the last position is asked for, and nothing after the last attention looks at another.
                     mixed, rows = ops.last_positions(cache, mixed, rows)
@@ -33,10 +52,7 @@ def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
             update = _mlp(ops, normed, name, decoder)
             following = f"{LLM}.norm" if last else f"{LLM}.layers.{number + 1}.input_layernorm"
             rows, normed = ops.rms_norm_sum(rows, update, Norm(following, decoder.epsilon))
-    with ops.scope("lm_head"), ops.component("lm_head"):
-        logits = ops.linear(normed, EMBEDDING if decoder.tied else HEAD, bias=False)
-    ops.output("logits", logits, ("batch", decoder.vocabulary), "float32")
-    ops.output_cache(cache)
+    return cache, normed
 
 
 def _projections(name: str, decoder: Decoder) -> SelfAttention:

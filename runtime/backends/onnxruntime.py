@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from parrot_runtime.errors import BundleError, InputError, ParrotError
-from parrot_runtime.manifest import Graph, Manifest, require_graphs
+from parrot_runtime.manifest import PREFILL, Graph, Manifest, require_graphs
 
 _ONNX_TYPES = {
     "float32": "tensor(float)",
@@ -62,7 +62,7 @@ class OnnxRuntimeBackend:
         self.max_len = manifest.model.max_len
         self._kv_dtype = manifest.kv_dtype
         self._graphs = manifest.graphs
-        _check_decoder(manifest)
+        _check_decoders(manifest)
         self.embeds_dtype = manifest.graphs["decoder"].tensor("inputs_embeds").dtype
 
         def create(role: str) -> Any:
@@ -91,8 +91,11 @@ class OnnxRuntimeBackend:
 
     def prefill(self, inputs_embeds: np.ndarray, cache: OrtCache, *, slot: int = 0, start: int = 0) -> np.ndarray:
         """See ``Backend.prefill``."""
-        step = _DecodeStep(self, cache, slice(slot, slot + 1), inputs_embeds[None])
-        return step(np.array([start], np.int32))[0]
+        rows, before = slice(slot, slot + 1), len(inputs_embeds) - 1
+        if PREFILL in self._sessions and before:
+            _DecodeStep(self, cache, rows, inputs_embeds[None, :before], PREFILL)(np.array([start], np.int32))
+            inputs_embeds, start = inputs_embeds[before:], start + before
+        return _DecodeStep(self, cache, rows, inputs_embeds[None])(np.array([start], np.int32))[0]
 
     def decode(self, inputs_embeds: np.ndarray, lengths: np.ndarray, cache: OrtCache) -> np.ndarray:
         """See ``Backend.decode``."""
@@ -116,16 +119,24 @@ class OnnxRuntimeBackend:
 class _DecodeStep:
     """The decoder with every input and output bound once; a step then only writes a few numbers and runs.
 
-    ``inputs_embeds`` ``[rows, T, C]`` is the memory the graph reads; ``rows`` says which slots of the cache.
+    ``inputs_embeds`` ``[rows, T, C]`` is the memory the graph reads; ``rows`` says which slots of the cache. The graph
+    for prompts has no logits: its calls extend the cache, and what they return means nothing.
     """
 
-    def __init__(self, backend: OnnxRuntimeBackend, cache: OrtCache, rows: slice, inputs_embeds: np.ndarray) -> None:
+    def __init__(
+        self,
+        backend: OnnxRuntimeBackend,
+        cache: OrtCache,
+        rows: slice,
+        inputs_embeds: np.ndarray,
+        role: str = "decoder",
+    ) -> None:
         self.inputs_embeds = np.ascontiguousarray(inputs_embeds, backend.embeds_dtype)
         count = len(self.inputs_embeds)
         self._last = np.zeros(count, np.int32)
         self._total = np.zeros((), np.int32)
         self._logits = np.empty((count, backend._dims.vocab_size), np.float32)
-        self._session = backend._sessions["decoder"]
+        self._role, self._session = role, backend._sessions[role]
         self._binding = self._session.io_binding()
         # An OrtValue made from an array shares its memory and does not keep it alive: this list does.
         self._arrays = [self.inputs_embeds, self._last, self._total, self._logits]
@@ -134,7 +145,8 @@ class _DecodeStep:
         bind_in("inputs_embeds", value(self.inputs_embeds))
         bind_in("seqlens_k", value(self._last))
         bind_in("total_sequence_length", value(self._total))
-        bind_out("logits", value(self._logits))
+        if role != PREFILL:
+            bind_out("logits", value(self._logits))
         for layer in range(backend._dims.layers):
             for kind, array in (("key", cache.arrays[2 * layer]), ("value", cache.arrays[2 * layer + 1])):
                 self._arrays.append(array[rows])
@@ -150,7 +162,7 @@ class _DecodeStep:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime's errors share no base class of their own
-            raise _failed("decoder", error) from error
+            raise _failed(self._role, error) from error
         return self._logits
 
 
@@ -200,11 +212,17 @@ def _check_border(path: Path, graph: Graph, session: Any) -> None:
             )
 
 
-def _check_decoder(manifest: Manifest) -> None:
-    decoder = manifest.graphs["decoder"]
+def _check_decoders(manifest: Manifest) -> None:
+    """The names at the borders of the decoder, and of the graph for prompts where there is one."""
+    _check_decoder(manifest, manifest.graphs["decoder"], {"logits"})
+    if PREFILL in manifest.graphs:
+        _check_decoder(manifest, manifest.graphs[PREFILL], set())
+
+
+def _check_decoder(manifest: Manifest, decoder: Graph, results: set[str]) -> None:
     kinds = [f"{kind}.%d.{part}" for kind in ("past_key_values", "present") for part in ("key", "value")]
     caches = {kind % layer for kind in kinds for layer in range(manifest.model.layers)}
-    border = {"inputs_embeds", "seqlens_k", "total_sequence_length", "logits"} | caches
+    border = {"inputs_embeds", "seqlens_k", "total_sequence_length"} | results | caches
     names = {tensor.name for tensor in (*decoder.inputs, *decoder.outputs)}
     if names != border:
         raise BundleError(f"{decoder.file}: '{min(names ^ border)}' is missing or not expected; export it again")

@@ -21,6 +21,16 @@ def test_a_cpu_computes_in_float32_whatever_is_stored(precision, stored):
     assert set(chosen.components.values()) == {ComponentPlan(weights=stored, compute="float32")}
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_what_a_cpu_quantises_keeps_the_rest_in_float16_and_needs_no_ranges(precision):
+    chosen = plan(precision, "cpu")
+    assert chosen.embedding == "float16"
+    assert chosen.kv_dtype == "float32"
+    assert not chosen.rounds_activations
+    assert all(part.quantised for part in chosen.components.values())
+    assert ("prefill" in chosen.components) == (precision == "int4")
+
+
 @pytest.mark.parametrize(("precision", "target"), [("int3", "cpu"), ("fp16", "toaster")])
 def test_names_that_are_not_offered_are_refused(precision, target):
     with pytest.raises(InputError, match="is not offered; choose"):
@@ -59,7 +69,7 @@ def test_what_is_quantised_computes_in_half_precision_and_ends_in_it(precision):
 
 
 @pytest.mark.parametrize(
-    "names", [("bf16", "cpu"), ("int4", "cpu"), ("fp16", "cpu", "tensorrt-modern"), ("fp16", "tensorrt", "ort")]
+    "names", [("bf16", "cpu"), ("fp8", "cpu"), ("fp16", "cpu", "tensorrt-modern"), ("fp16", "tensorrt", "ort")]
 )
 def test_what_a_target_cannot_read_is_refused(names):
     with pytest.raises(InputError, match="is not offered; choose"):

@@ -103,7 +103,7 @@ def test_without_tensorrt_nothing_has_changed(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--int4"], "--int4 is of TensorRT alone; add --target"),
+        (["--bf16"], "--bf16 is of TensorRT alone; add --target"),
         (["--fp8", "--target", "cpu"], "--fp8 is of TensorRT alone"),
         (
             ["--target", "cpu", "--dialect", "tensorrt-modern"],

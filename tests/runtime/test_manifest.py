@@ -246,8 +246,8 @@ def test_targets_precisions_and_graphs_must_go_together(copy, changes, message):
 
 def test_onnxruntimes_graphs_are_not_of_tensorrts_precisions_and_stand_in_no_bundle_for_it(copy):
     data = _data(copy)
-    _write(copy, json.dumps(data | {"precision": "int8"}))
-    _refused(copy, "the precision is int8, which graphs for onnxruntime cannot have")
+    _write(copy, json.dumps(data | {"precision": "bf16"}))
+    _refused(copy, "the precision is bf16, which graphs for onnxruntime cannot have")
     both = {"tensorrt": data["graphs"], "tensorrt_dialect": "tensorrt-modern"}
     _write(copy, json.dumps(data | both | {"target": "tensorrt"}))
     _refused(copy, "the target is tensorrt, but there are graphs for onnxruntime")
