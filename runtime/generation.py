@@ -1,9 +1,13 @@
 """The loop over tokens: prompts are prefilled into free slots, and all live slots decode together.
 
-One question is the case of one slot, a batch the case of several: the same path, and on the CPU the same tokens.
+One question is the case of one slot, a batch or a server that of several: the same path, and on the CPU the same
+tokens. A slot keeps what it held: a prompt that begins like the one before it (the system's text, the picture, the
+turns so far) is prefilled from where they part. While other answers are being decoded a prompt is prefilled in chunks,
+so that none of them waits longer than for one.
 """
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +19,9 @@ from parrot_runtime.embedding import Embedding
 from parrot_runtime.sampling import Sampler
 from parrot_runtime.stats import Stats
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "cancelled"]
+# Positions of a prompt that are prefilled between two steps of the others.
+CHUNK = 128
 
 
 @dataclass(eq=False)
@@ -25,7 +31,7 @@ class Request:
     ``inputs_embeds`` ``[T, C]`` is the whole prompt, pictures included; it is None once prefilled, or a long batch
     would keep megabytes per answer. ``length`` is T. ``routing`` is float32 ``[pictures, experts]``. ``limit`` is the
     most tokens the answer may have; T + ``limit`` must fit in a slot. ``tokens`` grows as the answer does, without the
-    token that ends it; ``finish`` says why it ended: the model said so, or the limit was reached.
+    token that ends it; ``finish`` says why it ended: the model said so, the limit was reached, or nobody wants it.
     """
 
     inputs_embeds: np.ndarray | None
@@ -52,50 +58,153 @@ class Request:
             self.finish = "length"
         return True
 
+    def cancel(self) -> None:
+        """Its slot is free before the next step; an answer that has ended stays as it is. From any thread."""
+        if self.finish is None:
+            self.finish = "cancelled"
 
-def generate(
-    requests: Iterable[Request],
-    *,
-    backend: Backend,
-    embedding: Embedding,
-    cache: KVCache,
-    stop_ids: frozenset[int],
-) -> Iterator[tuple[Request, int]]:
+
+class _Slot:
+    """One row of the cache: the embeddings of the positions it holds ``[held, C]``, and whose answer is made in it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.embeds: np.ndarray | None = None
+        self.held = 0
+        self.request: Request | None = None
+
+    @property
+    def decoding(self) -> bool:
+        """Whether its prompt is prefilled whole."""
+        return self.request is not None and self.request.inputs_embeds is None
+
+    def common(self, embeds: np.ndarray) -> int:
+        """With how many of its positions ``embeds`` begin; the last one of a prompt is never among them: it is asked
+        for its logits."""
+        count = min(self.held, len(embeds) - 1)
+        if not count:
+            return 0
+        differs = (self.embeds[:count] != embeds[:count]).any(axis=1)
+        return int(differs.argmax()) if differs.any() else count
+
+    def extend(self, rows: np.ndarray, at: int) -> None:
+        """It holds ``rows`` from position ``at`` on, and nothing behind them."""
+        self.embeds[at : at + len(rows)] = rows
+        self.held = at + len(rows)
+
+
+class Slots:
+    """The rows of one KV cache and the requests in them. Not for two threads at once."""
+
+    def __init__(self, backend: Backend, embedding: Embedding, cache: KVCache, stop_ids: frozenset[int]) -> None:
+        self._backend, self._embedding, self._cache, self._stop_ids = backend, embedding, cache, stop_ids
+        self._slots = [_Slot(number) for number in range(cache.slots)]
+        # Whose prompts are not whole yet, the oldest first.
+        self._waiting: deque[_Slot] = deque()
+
+    @property
+    def free(self) -> int:
+        """How many hold no request."""
+        return sum(slot.request is None for slot in self._slots)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any holds one."""
+        return self.free < len(self._slots)
+
+    def admit(self, request: Request) -> None:
+        """Put ``request`` into the free slot that holds most of its beginning already. One must be free."""
+        slot = max(
+            (slot for slot in self._slots if slot.request is None),
+            key=lambda slot: (slot.common(request.inputs_embeds), -slot.held),
+        )
+        if slot.embeds is None:
+            slot.embeds = np.empty((self._cache.max_len, request.inputs_embeds.shape[1]), request.inputs_embeds.dtype)
+        slot.held = slot.common(request.inputs_embeds)
+        request.stats.kept_tokens = slot.held
+        slot.request = request
+        self._waiting.append(slot)
+
+    def advance(self, chunk: int | None = None) -> Iterator[tuple[Request, int]]:
+        """Prefill every prompt that waits, then take one step of all that decode; yield (request, token) for each.
+
+        With ``chunk`` the others come first: while any decodes, that many positions of one prompt are prefilled and no
+        more. A request that ends leaves its slot, and so does one that was cancelled, before anything else is computed.
+        """
+        self._release()
+        while self._waiting:
+            bounded = chunk if any(slot.decoding for slot in self._slots) else None
+            if taken := self._prefill(self._waiting[0], bounded):
+                yield taken
+            self._release()
+            if bounded:
+                break
+        if any(slot.decoding for slot in self._slots):
+            yield from self._step()
+        self._release()
+
+    def clear(self) -> None:
+        """Cancel what is in them."""
+        for slot in self._slots:
+            if slot.request:
+                slot.request.cancel()
+        self._release()
+
+    def _release(self) -> None:
+        for slot in self._slots:
+            if slot.request and slot.request.finish:
+                slot.request.inputs_embeds = None
+                slot.request = None
+        self._waiting = deque(slot for slot in self._waiting if slot.request and not slot.decoding)
+
+    def _prefill(self, slot: _Slot, chunk: int | None) -> tuple[Request, int] | None:
+        """The rest of a prompt, or a chunk of it; the first token when it is whole and there is one."""
+        request, start = slot.request, slot.held
+        rows = request.inputs_embeds[start:][:chunk]
+        with request.stats.timed("prefill"):
+            logits = self._backend.prefill(rows, self._cache, slot=slot.number, start=start)
+            slot.extend(rows, start)
+            if slot.held < request.length:
+                return None
+            request.inputs_embeds = None
+            return (request, request.tokens[-1]) if request.take(logits, self._stop_ids) else None
+
+    def _step(self) -> list[tuple[Request, int]]:
+        """Decode one token for every slot that decodes; those that belong to an answer."""
+        start = time.perf_counter()
+        live = [slot for slot in self._slots if slot.decoding]
+        rows = self._slots[: live[-1].number + 1]
+        last, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int32)
+        for slot in rows:
+            if slot.decoding:
+                last[slot.number] = slot.request.tokens[-1]
+            else:
+                # The step writes a position of this row too: the one behind what it holds, which means nothing yet.
+                slot.held = min(slot.held, self._cache.max_len - 1)
+            lengths[slot.number] = slot.held
+        embeds = self._embedding.gather(last, self._backend.embeds_dtype)
+        logits = self._backend.decode(embeds, lengths, self._cache)
+        taken = []
+        for slot in live:
+            slot.extend(embeds[slot.number : slot.number + 1], slot.held)
+            if slot.request.take(logits[slot.number], self._stop_ids):
+                taken.append((slot.request, slot.request.tokens[-1]))
+        seconds = time.perf_counter() - start
+        for slot in live:
+            slot.request.stats.seconds["decode"] += seconds
+            slot.request.stats.decode_steps += 1
+        return taken
+
+
+def generate(requests: Iterable[Request], slots: Slots) -> Iterator[tuple[Request, int]]:
     """Yield (request, token) as tokens come; ``requests`` is read only when a slot is free."""
     waiting = iter(requests)
-    slots: list[Request | None] = [None] * cache.slots
-    while True:
-        for slot, live in enumerate(slots):
-            while live is None and (request := next(waiting, None)) is not None:
-                with request.stats.timed("prefill"):
-                    logits = backend.prefill(request.inputs_embeds, cache, slot=slot)
-                    taken = request.take(logits, stop_ids)
-                request.inputs_embeds = None
-                live = slots[slot] = None if request.finish else request
-                if taken:
-                    yield request, request.tokens[-1]
-        if not any(slots):
-            return
-        for request in _step(slots, backend, embedding, cache, stop_ids):
-            yield request, request.tokens[-1]
-        slots = [None if request is None or request.finish else request for request in slots]
-
-
-def _step(
-    slots: list[Request | None], backend: Backend, embedding: Embedding, cache: KVCache, stop_ids: frozenset[int]
-) -> list[Request]:
-    """Decode one token for every live slot; the requests that got one that belongs to their answer."""
-    start = time.perf_counter()
-    live = [(slot, request) for slot, request in enumerate(slots) if request is not None]
-    rows = live[-1][0] + 1
-    last, lengths = np.zeros(rows, np.int64), np.zeros(rows, np.int32)
-    for slot, request in live:
-        last[slot] = request.tokens[-1]
-        lengths[slot] = request.length + len(request.tokens) - 1
-    logits = backend.decode(embedding.gather(last, backend.embeds_dtype), lengths, cache)
-    taken = [request for slot, request in live if request.take(logits[slot], stop_ids)]
-    seconds = time.perf_counter() - start
-    for _, request in live:
-        request.stats.seconds["decode"] += seconds
-        request.stats.decode_steps += 1
-    return taken
+    try:
+        while True:
+            while slots.free and (request := next(waiting, None)) is not None:
+                slots.admit(request)
+            if not slots.busy:
+                return
+            yield from slots.advance()
+    finally:
+        slots.clear()

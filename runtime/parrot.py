@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parrot_runtime.answer import Answer, AnswerStream
-from parrot_runtime.backends.base import Backend, KVCache
+from parrot_runtime.backends.base import Backend
 from parrot_runtime.backends.choose import Note, choose_engines, create_backend
 from parrot_runtime.cache import Picture
 from parrot_runtime.composer import Composer
 from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import BundleError, InputError
-from parrot_runtime.generation import Request, generate
+from parrot_runtime.generation import Request, Slots, generate
 from parrot_runtime.image import MAX_PIXELS, preprocess, read_image
 from parrot_runtime.manifest import (
     EMBEDDING_NAME,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
     from tokenizers import Tokenizer
+
+    from parrot_runtime.scheduler import Scheduler
 
     # One picture: a path, the bytes of a file, a Pillow image, or one made ready by Parrot.picture.
     Source: TypeAlias = str | Path | bytes | Image.Image | Picture
@@ -63,7 +65,7 @@ class Parrot:
         self._backend = backend
         self._prompts = prompt_encoder(tokenizer, manifest.prompt)
         self._composer = Composer(manifest, self._prompts, embedding, backend, self.max_len)
-        self._idle_caches: dict[int, KVCache] = {}
+        self._idle_slots: dict[int, Slots] = {}
 
     @classmethod
     def load(
@@ -136,7 +138,15 @@ class Parrot:
 
     def chat(self, images: Images = None) -> Chat:
         """A conversation about ``images``, which stand in its first turn. Raises ImageError."""
-        return Chat(self, images)
+        return Chat(self, images, self._alone)
+
+    def scheduler(self, slots: int = 8) -> Scheduler:
+        """Questions from several threads, up to ``slots`` of them answered together; a context manager."""
+        if slots < 1:
+            raise InputError(f"slots is {slots}; expected 1 or more")
+        from parrot_runtime.scheduler import Scheduler
+
+        return Scheduler(self, self._new_slots(slots))
 
     def ask_batch(
         self,
@@ -178,26 +188,26 @@ class Parrot:
     ) -> AnswerStream:
         return AnswerStream(request, tokens, Detokenizer(self._tokenizer), on_end)
 
+    def _alone(self, request: Request) -> Iterator[int]:
+        """The tokens of one request in slots of its own."""
+        return (token for _, token in self._generate([request], 1))
+
     def _generate(self, requests: Iterable[Request], slots: int) -> Iterator[tuple[Request, int]]:
-        with self._borrowed_cache(slots) as cache:
-            yield from generate(
-                requests,
-                backend=self._backend,
-                embedding=self._embedding,
-                cache=cache,
-                stop_ids=self._prompts.stop_ids,
-            )
+        with self._borrowed_slots(slots) as borrowed:
+            yield from generate(requests, borrowed)
+
+    def _new_slots(self, count: int) -> Slots:
+        cache = self._backend.new_cache(count, self.max_len)
+        return Slots(self._backend, self._embedding, cache, self._prompts.stop_ids)
 
     @contextmanager
-    def _borrowed_cache(self, slots: int) -> Iterator[KVCache]:
-        """A KV cache nobody else uses; one of each size is kept for the next question."""
-        cache = self._idle_caches.pop(slots, None)
-        if cache is None:
-            cache = self._backend.new_cache(slots, self.max_len)
+    def _borrowed_slots(self, count: int) -> Iterator[Slots]:
+        """Slots nobody else uses; those of each count are kept for the next question, with what they hold."""
+        slots = self._idle_slots.pop(count, None) or self._new_slots(count)
         try:
-            yield cache
+            yield slots
         finally:
-            self._idle_caches[slots] = cache
+            self._idle_slots[count] = slots
 
 
 class Chat:
@@ -206,9 +216,9 @@ class Chat:
     Each turn is routed and prefilled anew with all of the text before it, exactly as training saw conversations.
     """
 
-    def __init__(self, parrot: Parrot, images: Images) -> None:
+    def __init__(self, parrot: Parrot, images: Images, answer: Callable[[Request], Iterator[int]]) -> None:
         self.turns: list[Turn] = []
-        self._parrot = parrot
+        self._parrot, self._tokens_of = parrot, answer
         self._stats = Stats()
         self._pictures = parrot._read(images, self._stats)
 
@@ -228,5 +238,4 @@ class Chat:
         def remember(answer: Answer) -> None:
             self.turns = [*turns, Turn("assistant", answer.text)]
 
-        tokens = (token for _, token in self._parrot._generate([request], 1))
-        return self._parrot._stream(request, tokens, remember)
+        return self._parrot._stream(request, self._tokens_of(request), remember)

@@ -40,12 +40,13 @@ def as_table(answer: Answer, *, images: Sequence[str]) -> str:
 
 def _notes(stats: Stats) -> dict[str, str]:
     positions = f"{_count(stats.image_tokens, 'position')} of the prompt" if stats.image_tokens else "no picture"
+    kept = f", {stats.kept_tokens:,} of them known already" if stats.kept_tokens else ""
     speed = f", {stats.tokens_per_second:,.0f} tokens/s" if stats.tokens_per_second else ""
     return {
         "load": "once",
         "image": f"{positions}, features known already" if stats.cached_images else positions,
         "experts": "",
-        "prefill": _count(stats.prompt_tokens, "token"),
+        "prefill": f"{_count(stats.prompt_tokens, 'token')}{kept}",
         "decode": f"{_count(stats.new_tokens, 'token')}{speed}",
     }
 

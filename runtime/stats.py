@@ -16,6 +16,7 @@ class Stats:
     ``load``: opening the bundle (once). ``image``: reading the pictures and the vision encoder. ``experts``: embedding
     the prompt and the mixture of experts. ``prefill``: the prompt through the LLM. ``decode``: every step after the
     first token; steps shared with other answers count in full. ``cached_images``: pictures whose features were known.
+    ``kept_tokens``: positions at the start of the prompt that the KV cache held from the question before.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
@@ -24,6 +25,7 @@ class Stats:
     new_tokens: int = 0
     decode_steps: int = 0
     cached_images: int = 0
+    kept_tokens: int = 0
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -47,7 +49,12 @@ class Stats:
     def as_dict(self) -> dict[str, Any]:
         """For JSON: ``tokens`` counts, and ``timings`` in milliseconds and tokens per second."""
         return {
-            "tokens": {"prompt": self.prompt_tokens, "image": self.image_tokens, "new": self.new_tokens},
+            "tokens": {
+                "prompt": self.prompt_tokens,
+                "image": self.image_tokens,
+                "kept": self.kept_tokens,
+                "new": self.new_tokens,
+            },
             "timings": {
                 **{f"{stage}_ms": round(1e3 * seconds, 3) for stage, seconds in self.seconds.items()},
                 "first_token_ms": round(1e3 * self.first_token_seconds, 3),

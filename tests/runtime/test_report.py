@@ -56,7 +56,7 @@ def test_the_json_is_one_line_and_says_it_all():
         "finish": "stop",
         "images": ["a.png", "b.png"],
         "bundle": "bundles/nano",
-        "tokens": {"prompt": 1098, "image": 10, "new": 11},
+        "tokens": {"prompt": 1098, "image": 10, "kept": 0, "new": 11},
         "timings": {
             "load_ms": 1500.0,
             "image_ms": 20.2,
