@@ -6,6 +6,8 @@ in the question's language that asks for the letter alone.
 
 from collections.abc import Sequence
 
+from parrot_runtime.errors import InputError
+
 LETTERS = "ABCDEFGH"
 
 INSTRUCTIONS: dict[str, str] = {
@@ -25,3 +27,12 @@ def multiple_choice(question: str, options: Sequence[str], language: str, *, hin
     lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
     lines.append(INSTRUCTIONS[language])
     return "\n".join(lines)
+
+
+def check_options(options: Sequence[str]) -> Sequence[str]:
+    """``options`` themselves. Raises InputError for fewer than two, and for empty ones."""
+    if len(options) < 2:
+        raise InputError(f"{len(options)} option was given; expected two or more, such as A,B,C,D")
+    if not all(option.strip() for option in options):
+        raise InputError("an option is empty; expected a letter or a few words in each")
+    return options

@@ -5,20 +5,22 @@ import sys
 import click
 
 from parrot_runtime.command import ParrotCommand, verbose_option
-from parrot_runtime.names import BACKENDS
+from parrot_runtime.names import BACKENDS, REROUTES
 
 _EPILOG = """\b
 Examples:
   parrot-run photo.jpg "Görselde ne var?"
   parrot-run before.png after.png "What has changed?"
   curl -s https://example.org/cat.jpg | parrot-run - "这是什么？" --stats
-  parrot-run -i photo.jpg --questions questions.txt --json
+  parrot-run photo.jpg --questions questions.txt --json
+  parrot-run -i photo.jpg
 """
 
 
 @click.command(cls=ParrotCommand, epilog=_EPILOG)
 @click.argument("arguments", nargs=-1, metavar="IMAGE... QUESTION...")
-@click.option("-i", "--image", "images", multiple=True, metavar="FILE", help="A picture, whatever it is called.")
+@click.option("-i", "--interactive", is_flag=True, help="A conversation: further questions from stdin; /help there.")
+@click.option("--image", "images", multiple=True, metavar="FILE", help="A picture, whatever it is called.")
 @click.option(
     "-q", "--question", "questions", multiple=True, metavar="TEXT", help="A question; - reads them from stdin."
 )
@@ -41,26 +43,53 @@ Examples:
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1 repeats less.")
 @click.option("--seed", type=int, help="Make sampling repeatable.")
 @click.option("--max-pixels", default=16_000_000, show_default=True, help="The largest picture that is read.")
+@click.option(
+    "--choices", metavar="A,B,...", help="Score these as answers instead of generating one; quotes hold a comma."
+)
+@click.option(
+    "--reroute",
+    type=click.Choice(REROUTES),
+    default="auto",
+    show_default=True,
+    help="In a conversation, when a new question routes the pictures anew.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads per graph of onnxruntime.  [default: all cores]")
 @click.option("--stats", is_flag=True, help="Time of each stage, speed, and routing over the experts, on stderr.")
 @click.option("--json", is_flag=True, help="One JSON object per question on stdout.")
 @click.version_option(package_name="parrot-edge")
 @verbose_option
 def main(
-    arguments, images, questions, question_file, text_only, temperature, top_p, repetition_penalty, seed, **options
+    arguments,
+    images,
+    questions,
+    question_file,
+    text_only,
+    interactive,
+    choices,
+    temperature,
+    top_p,
+    repetition_penalty,
+    seed,
+    **options,
 ):
     """Ask every QUESTION about all IMAGEs together.
 
     What exists as a file, is named like a picture, or is - (a picture on stdin) is an IMAGE; everything else is a
-    QUESTION. -i and -q leave no doubt.
+    QUESTION. --image and -q leave no doubt.
     """
     for stream in (sys.stdout, sys.stderr):
         # Six languages must come out whatever the locale says.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    from parrot_runtime.run import collect, run
+    from parrot_runtime.run import Settings, collect, run, split_choices
     from parrot_runtime.sampling import Sampling
 
     sampling = Sampling(temperature, top_p, repetition_penalty, seed)
-    pictures, asked = collect(arguments, images, questions, question_file, text_only=text_only)
-    run(pictures, asked, sampling=sampling, **options)
+    pictures, asked = collect(arguments, images, questions, question_file, text_only=text_only, interactive=interactive)
+    settings = Settings(sampling=sampling, options=split_choices(choices, interactive=interactive), **options)
+    if interactive:
+        from parrot_runtime.interactive import converse
+
+        converse(pictures, asked, settings)
+    else:
+        run(pictures, asked, settings)

@@ -8,11 +8,39 @@ from parrot_runtime.backends.base import Backend
 from parrot_runtime.cache import FeatureCache, Picture
 from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import BundleError, InputError, TextError
-from parrot_runtime.generation import Request
+from parrot_runtime.generation import Chooser, Request
 from parrot_runtime.manifest import Manifest
+from parrot_runtime.names import Reroute
 from parrot_runtime.prompt import EncodedPrompt, TemplateEncoder, Turn
-from parrot_runtime.sampling import Sampler, Sampling
 from parrot_runtime.stats import Stats
+
+
+class Routed:
+    """What the pictures of a conversation were routed to, kept from turn to turn.
+
+    Visual tokens stand before the question but depend on it through the router, so new ones make all of the prompt
+    behind them new as well. ``rule``: ``always`` takes each turn's own, exactly as in training; ``auto`` keeps those of
+    the turns before while no expert's share moves by more than ``TOLERANCE``, as it does when the language changes;
+    ``never`` keeps the first turn's, and does not run the experts again.
+    """
+
+    TOLERANCE = 0.02
+
+    def __init__(self, rule: Reroute = "auto") -> None:
+        self.rule = rule
+        self.visual_tokens: np.ndarray | None = None
+        self.routing: np.ndarray | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the experts need not be run at all."""
+        return self.rule == "never" and self.visual_tokens is not None
+
+    def update(self, visual_tokens: np.ndarray, routing: np.ndarray) -> None:
+        """Take a turn's own, or stay as it is."""
+        near = self.routing is not None and np.abs(self.routing - routing).max() <= self.TOLERANCE
+        if not (self.rule == "auto" and near):
+            self.visual_tokens, self.routing = visual_tokens, routing
 
 
 class Composer:
@@ -32,11 +60,18 @@ class Composer:
         self._features = FeatureCache()
 
     def request(
-        self, pictures: Sequence[Picture], turns: Sequence[Turn], sampling: Sampling, max_new_tokens: int, stats: Stats
+        self,
+        pictures: Sequence[Picture],
+        turns: Sequence[Turn],
+        choose: Chooser,
+        max_new_tokens: int,
+        stats: Stats,
+        routed: Routed,
     ) -> Request:
         """The request for the next answer of ``turns``; ``pictures`` are those of all turns in their order.
 
-        The cheap checks come first: nothing is computed for text that is too long. Raises TextError, InputError.
+        ``choose`` picks its tokens; ``routed`` is what the conversation keeps. The cheap checks come first: nothing is
+        computed for text that is too long. Raises TextError, InputError.
         """
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; expected 1 or more")
@@ -44,12 +79,12 @@ class Composer:
             encoded = self._encode(turns)
         features = self._look(pictures, stats)
         with stats.timed("experts"):
-            visual_tokens, routing = self._route(features, encoded)
-            inputs_embeds = self._assemble(encoded, visual_tokens)
+            self._route(features, encoded, routed)
+            inputs_embeds = self._assemble(encoded, routed.visual_tokens)
         stats.prompt_tokens = len(encoded.input_ids)
         stats.image_tokens = len(pictures) * self._manifest.model.image_tokens
         limit = min(max_new_tokens, self._max_len - len(inputs_embeds))
-        return Request(inputs_embeds, routing, Sampler(sampling), limit, stats)
+        return Request(inputs_embeds, routed.routing, choose, limit, stats)
 
     def _encode(self, turns: Sequence[Turn]) -> EncodedPrompt:
         dims, system = self._manifest.model, self._manifest.prompt.system
@@ -79,15 +114,16 @@ class Composer:
             )
         return features
 
-    def _route(
-        self, features: np.ndarray | None, encoded: EncodedPrompt
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _route(self, features: np.ndarray | None, encoded: EncodedPrompt, routed: Routed) -> None:
         """Visual tokens ``[n, P, C]`` and routing ``[n, experts]``; each picture is routed by all the prompt's text."""
-        if features is None or not self._manifest.model.experts:
-            return features, None
+        if features is None or routed.settled:
+            return
+        if not self._manifest.model.experts:
+            routed.visual_tokens = features
+            return
         text = self._embedding.gather(encoded.input_ids[encoded.router_mask], self._backend.embeds_dtype)
         text_embeds = np.broadcast_to(text, (len(features), *text.shape))
-        return self._backend.route(features, text_embeds, np.ones(text_embeds.shape[:2], np.bool_))
+        routed.update(*self._backend.route(features, text_embeds, np.ones(text_embeds.shape[:2], np.bool_)))
 
     def _assemble(self, encoded: EncodedPrompt, visual_tokens: np.ndarray | None) -> np.ndarray:
         """Word embeddings ``[T, C]`` with the visual tokens in their places."""

@@ -8,7 +8,7 @@ so that none of them waits longer than for one.
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,10 +16,11 @@ import numpy as np
 
 from parrot_runtime.backends.base import Backend, KVCache
 from parrot_runtime.embedding import Embedding
-from parrot_runtime.sampling import Sampler
 from parrot_runtime.stats import Stats
 
 Finish = Literal["stop", "length", "cancelled"]
+# From logits float32 ``[vocab]`` and the answer's tokens so far to the next one.
+Chooser = Callable[[np.ndarray, Sequence[int]], int]
 # Positions of a prompt that are prefilled between two steps of the others.
 CHUNK = 128
 
@@ -36,7 +37,7 @@ class Request:
 
     inputs_embeds: np.ndarray | None
     routing: np.ndarray | None
-    sampler: Sampler
+    choose: Chooser
     limit: int
     stats: Stats
     tokens: list[int] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Request:
 
     def take(self, logits: np.ndarray, stop_ids: frozenset[int]) -> bool:
         """Choose the next token; true when it belongs to the answer."""
-        token = self.sampler(logits, self.tokens)
+        token = self.choose(logits, self.tokens)
         if token in stop_ids:
             self.finish = "stop"
             return False

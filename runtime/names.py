@@ -7,7 +7,10 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8"]
 TensorRTDialect = Literal["tensorrt-modern", "tensorrt-classic"]
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt"]
+# When a conversation's pictures are routed anew.
+Reroute = Literal["auto", "always", "never"]
 
 TARGETS: tuple[str, ...] = get_args(Target)
 TENSORRT_DIALECTS: tuple[str, ...] = get_args(TensorRTDialect)
 BACKENDS: tuple[str, ...] = get_args(BackendName)
+REROUTES: tuple[str, ...] = get_args(Reroute)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +13,7 @@ from parrot_runtime.answer import Answer, AnswerStream
 from parrot_runtime.backends.base import Backend
 from parrot_runtime.backends.choose import Note, choose_engines, create_backend
 from parrot_runtime.cache import Picture
-from parrot_runtime.composer import Composer
+from parrot_runtime.composer import Composer, Routed
 from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import BundleError, InputError
 from parrot_runtime.generation import Request, Slots, generate
@@ -25,9 +25,10 @@ from parrot_runtime.manifest import (
     load_manifest,
     verify_files,
 )
-from parrot_runtime.names import BackendName
+from parrot_runtime.names import BackendName, Reroute
+from parrot_runtime.options import Choice, OptionScorer
 from parrot_runtime.prompt import Turn, check_question
-from parrot_runtime.sampling import Sampling
+from parrot_runtime.sampling import Sampler, Sampling
 from parrot_runtime.stats import Stats
 from parrot_runtime.templates import prompt_encoder
 from parrot_runtime.tokenizer import Detokenizer, load_tokenizer
@@ -136,9 +137,23 @@ class Parrot:
         check_question(question)
         return self.chat(images).stream(question, max_new_tokens=max_new_tokens, sampling=sampling)
 
-    def chat(self, images: Images = None) -> Chat:
+    def chat(self, images: Images = None, *, reroute: Reroute = "auto") -> Chat:
         """A conversation about ``images``, which stand in its first turn. Raises ImageError."""
-        return Chat(self, images, self._alone)
+        return Chat(self, images, self._alone, reroute)
+
+    def choose(self, images: Images, question: str, options: Sequence[str]) -> Choice:
+        """The likeliest of ``options`` as the answer to ``question``, by their first tokens; nothing is generated.
+
+        Raises as ``ask`` does, and InputError for options whose first tokens do not tell them apart.
+        """
+        scorer = OptionScorer(self._tokenizer, options)
+        stats = Stats()
+        pictures = self._read(images, stats)
+        turns = [Turn("user", check_question(question), len(pictures))]
+        request = self._composer.request(pictures, turns, scorer, 1, stats, Routed())
+        for _ in self._alone(request):
+            pass
+        return Choice(scorer.shares, stats, request.routing)
 
     def scheduler(self, slots: int = 8) -> Scheduler:
         """Questions from several threads, up to ``slots`` of them answered together; a context manager."""
@@ -170,7 +185,8 @@ class Parrot:
                 stats = Stats()
                 pictures = self._read(images, stats)
                 turns = [Turn("user", check_question(question), len(pictures))]
-                requests.append(self._composer.request(pictures, turns, sampling, max_new_tokens, stats))
+                choose = Sampler(sampling)
+                requests.append(self._composer.request(pictures, turns, choose, max_new_tokens, stats, Routed()))
                 yield requests[-1]
 
         for _ in self._generate(compose(), slots):
@@ -213,12 +229,17 @@ class Parrot:
 class Chat:
     """A conversation: every answer is made from all turns so far. ``turns`` grows when an answer is whole.
 
-    Each turn is routed and prefilled anew with all of the text before it, exactly as training saw conversations.
+    What the KV cache holds of the turns before is not prefilled again. With ``reroute`` ``always`` that ends at the
+    first picture, since every turn's text routes the pictures anew, exactly as training saw conversations; ``auto``
+    keeps the pictures as they were routed while the routing stays where it was, and ``never`` keeps them throughout.
     """
 
-    def __init__(self, parrot: Parrot, images: Images, answer: Callable[[Request], Iterator[int]]) -> None:
+    def __init__(
+        self, parrot: Parrot, images: Images, answer: Callable[[Request], Iterator[int]], reroute: Reroute = "auto"
+    ) -> None:
         self.turns: list[Turn] = []
         self._parrot, self._tokens_of = parrot, answer
+        self._routed = Routed(reroute)
         self._stats = Stats()
         self._pictures = parrot._read(images, self._stats)
 
@@ -233,7 +254,9 @@ class Chat:
         turns = [*self.turns, Turn("user", check_question(question), 0 if self.turns else len(self._pictures))]
         # Reading the pictures is on the first question's bill.
         stats, self._stats = self._stats, Stats()
-        request = self._parrot._composer.request(self._pictures, turns, sampling, max_new_tokens, stats)
+        request = self._parrot._composer.request(
+            self._pictures, turns, Sampler(sampling), max_new_tokens, stats, self._routed
+        )
 
         def remember(answer: Answer) -> None:
             self.turns = [*turns, Turn("assistant", answer.text)]

@@ -10,25 +10,34 @@ if TYPE_CHECKING:
     import numpy as np
 
     from parrot_runtime.answer import Answer
+    from parrot_runtime.options import Choice
     from parrot_runtime.stats import Stats
 
 
 def as_json(question: str, answer: Answer, *, images: Sequence[str], bundle: str) -> str:
     """One line of JSON."""
+    return _json(question, {"answer": answer.text, "finish": answer.finish}, answer, images, bundle)
+
+
+def choice_as_json(question: str, choice: Choice, *, images: Sequence[str], bundle: str) -> str:
+    """One line of JSON, with the share of each option."""
+    shares = {option: round(share, 6) for option, share in choice.shares.items()}
+    return _json(question, {"answer": choice.text, "choices": shares}, choice, images, bundle)
+
+
+def _json(question: str, result: dict, answer: Answer | Choice, images: Sequence[str], bundle: str) -> str:
     routing = None if answer.routing is None else [[round(float(share), 6) for share in row] for row in answer.routing]
-    record = {
-        "question": question,
-        "answer": answer.text,
-        "finish": answer.finish,
-        "images": list(images),
-        "bundle": bundle,
-        **answer.stats.as_dict(),
-        "routing": routing,
-    }
-    return json.dumps(record, ensure_ascii=False)
+    record = {"question": question, **result, "images": list(images), "bundle": bundle}
+    return json.dumps(record | answer.stats.as_dict() | {"routing": routing}, ensure_ascii=False)
 
 
-def as_table(answer: Answer, *, images: Sequence[str]) -> str:
+def choice_as_table(choice: Choice, *, images: Sequence[str]) -> str:
+    """``as_table``, with the share of each option before it."""
+    shares = "".join(f"{option!s:>8} {share:.1%}" for option, share in choice.shares.items())
+    return f"  {'choices':<8}{shares}\n{as_table(choice, images=images)}"
+
+
+def as_table(answer: Answer | Choice, *, images: Sequence[str]) -> str:
     """The time of each stage and the router's shares, a few aligned lines."""
     stats = answer.stats
     lines = [f"  {stage:<8}{_time(stats.seconds[stage]):>10}  {note}".rstrip() for stage, note in _notes(stats).items()]

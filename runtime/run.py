@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from parrot_runtime.choices import check_options
 from parrot_runtime.errors import InputError, TextError
 from parrot_runtime.image import MAX_BYTES, read_image, shown
 from parrot_runtime.prompt import check_question
-from parrot_runtime.report import as_json, as_table
+from parrot_runtime.report import as_json, as_table, choice_as_json, choice_as_table
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from parrot_runtime.names import BackendName
+    from parrot_runtime.cache import Picture
+    from parrot_runtime.names import BackendName, Reroute
+    from parrot_runtime.parrot import Chat
     from parrot_runtime.sampling import Sampling
 
 STDIN = "-"
@@ -37,21 +42,27 @@ def collect(
     question_file: str | None,
     *,
     text_only: bool,
+    interactive: bool = False,
 ) -> tuple[list[str], list[str]]:
-    """All pictures and all questions of a command line. Raises InputError when one side is missing."""
+    """All pictures and all questions of a command line. Raises InputError when one side is missing.
+
+    A conversation may begin with neither, but stdin is what it reads its questions from.
+    """
     pictures, asked = sort_arguments(arguments)
     pictures = [*images, *pictures]
     if [*pictures, *questions, question_file].count(STDIN) > 1:
         raise InputError("stdin can be read once: as one picture, or as questions; name a file for the other")
+    if interactive and STDIN in (*pictures, *questions, question_file):
+        raise InputError("-i reads its questions from stdin, so - cannot stand for anything else; name a file")
     for question in questions:
         asked += read_questions(STDIN) if question == STDIN else [question]
     if question_file is not None:
         asked += read_questions(question_file)
-    if not asked:
+    if not asked and not interactive:
         raise InputError('no question was given; expected for example: parrot-run photo.jpg "What is there?"')
     if pictures and text_only:
         raise InputError(f"{shown(pictures[0])} was given together with --text-only; leave one of them out")
-    if not pictures and not text_only:
+    if not pictures and not text_only and not interactive:
         raise InputError("no picture was given; name one before the question, or say --text-only to ask without")
     return pictures, asked
 
@@ -65,58 +76,120 @@ def sort_arguments(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     return pictures, questions
 
 
-def run(
-    pictures: Sequence[str],
-    questions: Sequence[str],
-    *,
-    bundle: str | None,
-    backend: BackendName,
-    trust_engines: bool,
-    sampling: Sampling,
-    max_new_tokens: int,
-    max_pixels: int,
-    threads: int | None,
-    stats: bool,
-    json: bool,
-) -> None:
-    """Ask every question about all pictures together; answers on stdout, everything else on stderr.
+def split_choices(text: str | None, *, interactive: bool) -> tuple[str, ...]:
+    """The options of ``--choices``, as a line of CSV. Raises InputError."""
+    if text is None:
+        return ()
+    if interactive:
+        raise InputError("--choices scores questions one by one, and -i is a conversation; leave one of them out")
+    options = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(check_options([option.strip() for option in options]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a command line wants its answers made and shown."""
+
+    bundle: str | None
+    backend: BackendName
+    trust_engines: bool
+    threads: int | None
+    sampling: Sampling
+    max_new_tokens: int
+    max_pixels: int
+    reroute: Reroute
+    options: tuple[str, ...]
+    stats: bool
+    json: bool
+
+
+class Session:
+    """A loaded bundle and how its answers are shown: on stdout, everything else on stderr."""
+
+    def __init__(self, settings: Settings) -> None:
+        from parrot_runtime.parrot import Parrot
+
+        self.settings = settings
+        self._folder = settings.bundle if settings.bundle is not None else _find_bundle()
+        self.parrot = Parrot.load(
+            self._folder,
+            backend=settings.backend,
+            threads=settings.threads,
+            trust_engines=settings.trust_engines,
+            note=say,
+        )
+
+    def pictures(self, images: Sequence[Image.Image], names: Sequence[str]) -> list[Picture]:
+        """Pictures made ready. Raises ImageError."""
+        limit = self.settings.max_pixels
+        return [
+            self.parrot.picture(image, max_pixels=limit, name=name) for image, name in zip(images, names, strict=True)
+        ]
+
+    def ask(self, chat: Chat, question: str, names: Sequence[str], *, stats: bool, read_seconds: float = 0.0) -> None:
+        """Ask, and show the answer as it comes; ``read_seconds`` were spent on the pictures before."""
+        settings = self.settings
+        stream = chat.stream(question, max_new_tokens=settings.max_new_tokens, sampling=settings.sampling)
+        if not settings.json:
+            try:
+                for piece in stream:
+                    click.echo(piece, nl=False)
+            finally:
+                stream.close()
+                click.echo()
+        answer = stream.answer
+        answer.stats.seconds["image"] += read_seconds
+        if settings.json:
+            click.echo(as_json(question, answer, images=names, bundle=shown(self._folder)))
+        if stats:
+            click.echo(as_table(answer, images=names), err=True)
+
+    def choose(self, pictures: Sequence[Picture], question: str, names: Sequence[str], read_seconds: float) -> None:
+        """Score the options, and show the likeliest."""
+        choice = self.parrot.choose(list(pictures), question, self.settings.options)
+        choice.stats.seconds["image"] += read_seconds
+        if self.settings.json:
+            click.echo(choice_as_json(question, choice, images=names, bundle=shown(self._folder)))
+        else:
+            click.echo(choice.text)
+        if self.settings.stats:
+            click.echo(choice_as_table(choice, images=names), err=True)
+
+
+def run(pictures: Sequence[str], questions: Sequence[str], settings: Settings) -> None:
+    """Ask every question about all pictures together.
 
     Everything that can be wrong with the input is found before the bundle is loaded, but for a question's length.
     """
     for question in questions:
         check_question(question)
     start = time.perf_counter()
-    names = ["stdin" if picture == STDIN else shown(picture) for picture in pictures]
-    images = [_read(picture, name, max_pixels) for picture, name in zip(pictures, names, strict=True)]
+    images, names = read_pictures(pictures, settings.max_pixels)
     read_seconds = time.perf_counter() - start
-
-    folder = bundle if bundle is not None else _find_bundle()
-    from parrot_runtime.parrot import Parrot
-
-    def note(line: str) -> None:
-        click.echo(f"parrot-run: {line}", err=True)
-
-    parrot = Parrot.load(folder, backend=backend, threads=threads, trust_engines=trust_engines, note=note)
+    session = Session(settings)
     start = time.perf_counter()
-    ready = [parrot.picture(image, max_pixels=max_pixels, name=name) for image, name in zip(images, names, strict=True)]
+    ready = session.pictures(images, names)
+    # Reading the pictures is on the first question's bill.
     read_seconds += time.perf_counter() - start
-
     for question in questions:
-        if len(questions) > 1 and not json:
+        if len(questions) > 1 and not settings.json:
             click.echo(f"» {question}", err=True)
-        stream = parrot.stream(ready, question, max_new_tokens=max_new_tokens, sampling=sampling)
-        if not json:
-            for piece in stream:
-                click.echo(piece, nl=False)
-            click.echo()
-        answer = stream.answer
-        # Reading the pictures is on the first question's bill.
-        answer.stats.seconds["image"] += read_seconds
+        if settings.options:
+            session.choose(ready, question, names, read_seconds)
+        else:
+            session.ask(session.parrot.chat(ready), question, names, stats=settings.stats, read_seconds=read_seconds)
         read_seconds = 0.0
-        if json:
-            click.echo(as_json(question, answer, images=names, bundle=shown(folder)))
-        if stats:
-            click.echo(as_table(answer, images=names), err=True)
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    click.echo(f"parrot-run: {line}", err=True)
+
+
+def read_pictures(pictures: Sequence[str], max_pixels: int) -> tuple[list[Image.Image], list[str]]:
+    """The pictures, and what to call them. Raises ImageError."""
+    names = ["stdin" if picture == STDIN else shown(picture) for picture in pictures]
+    return [_read(picture, name, max_pixels) for picture, name in zip(pictures, names, strict=True)], names
 
 
 def read_questions(source: str) -> list[str]:
@@ -158,6 +231,6 @@ def _find_bundle() -> Path:
 
     found = find_bundle()
     for reason in found.skipped:
-        click.echo(f"parrot-run: passed over {reason}", err=True)
-    click.echo(f"parrot-run: using {shown(found.folder)}, {found.reason}", err=True)
+        say(f"passed over {reason}")
+    say(f"using {shown(found.folder)}, {found.reason}")
     return found.folder

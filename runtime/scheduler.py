@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from parrot_runtime.answer import Answer, AnswerStream
     from parrot_runtime.generation import Request, Slots
+    from parrot_runtime.names import Reroute
     from parrot_runtime.parrot import Images, Parrot
     from parrot_runtime.sampling import Sampling
 
@@ -50,9 +51,9 @@ class Scheduler:
         """See ``Parrot.ask``."""
         return self.stream(images, question, **options).answer
 
-    def chat(self, images: Images = None) -> Chat:
+    def chat(self, images: Images = None, *, reroute: Reroute = "auto") -> Chat:
         """See ``Parrot.chat``; each conversation from one thread at a time."""
-        return Chat(self._parrot, images, self._tokens)
+        return Chat(self._parrot, images, self._tokens, reroute)
 
     def close(self) -> None:
         """Stop after the current step."""

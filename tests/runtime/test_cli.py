@@ -140,12 +140,51 @@ def test_questions_from_stdin_and_from_a_file(desk):
     assert _run("red.png", "-q", "-", stdin="one?\n\n  \niki?\n").stdout == expected
     (desk / "q.txt").write_text("\ufeffone?\r\niki?", encoding="utf-8")
     assert _run("red.png", "--questions", "q.txt").stdout == expected
-    assert _run("-i", "red.png", "-q", "one?", "-q", "iki?").stdout == expected
+    assert _run("--image", "red.png", "-q", "one?", "-q", "iki?").stdout == expected
+
+
+def test_a_conversation_goes_on_after_what_is_wrong(desk, parrot, picture, other_picture):
+    blue = Image.open("mavi göl.jpg")
+    chat = parrot.chat(picture)
+    expected = [chat.ask(question, max_new_tokens=6).text for question in ("one?", "iki?")]
+    expected += [parrot.chat(picture).ask("üç?", max_new_tokens=6).text]
+    expected += [parrot.chat(blue).ask("dört?", max_new_tokens=6).text]
+    lines = "iki?\n\n/nonsense\n/image\n/image nope.png\n/reset\nüç?\n/image mavi göl.jpg\ndört?\n/quit\nbeş?\n"
+    result = _run("-i", "red.png", "one?", stdin=lines)
+    assert result.exit_code == 0
+    assert result.stdout == "".join(f"{text}\n" for text in expected)
+    said = [line for line in result.stderr.splitlines() if "using" not in line]
+    assert len(said) == 3
+    for line, told in zip(said, ("no command", "wants a picture", "nope.png"), strict=True):
+        assert told in line
+
+
+def test_a_conversation_shows_its_figures_and_its_help_when_asked(desk):
+    result = _run("-i", "red.png", stdin="/help\none?\n/stats\ntwo?\n/stats\nthree?\n")
+    assert "/image FILE" in result.stderr
+    assert result.stderr.count("first token after") == 1
+    json_lines = _run("-i", "red.png", "--json", stdin="one?\ntwo?\n").stdout.splitlines()
+    assert [json.loads(line)["question"] for line in json_lines] == ["one?", "two?"]
+
+
+def test_a_conversation_needs_stdin_for_itself(desk):
+    _refused("-i reads its questions from stdin", "-i", "-", stdin=b"")
+    _refused("--choices scores questions one by one", "-i", "red.png", "--choices", "A,B", stdin=b"")
+
+
+def test_choices_are_scored(desk, parrot, picture):
+    shares = parrot.choose(picture, "one?", ["A", "B", "a, b"]).shares
+    result = _run("red.png", "one?", "--choices", 'A,B,"a, b"', "--stats")
+    assert result.stdout == max(shares, key=shares.get) + "\n"
+    assert "choices" in result.stderr
+    record = json.loads(_run("red.png", "one?", "--choices", 'A,B,"a, b"', "--json").stdout)
+    assert record["choices"] == pytest.approx(shares, abs=1e-5)
+    _refused("expected two or more", "red.png", "one?", "--choices", "A")
 
 
 def test_options_leave_no_doubt(desk, parrot, picture):
     shutil.copy("red.png", "what is this")
-    assert _run("-i", "what is this", "-q", "red.png").stdout == (
+    assert _run("--image", "what is this", "-q", "red.png").stdout == (
         parrot.ask(picture, "red.png", max_new_tokens=6).text + "\n"
     )
 

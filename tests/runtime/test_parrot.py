@@ -1,6 +1,7 @@
 """Whole answers against the float64 numpy model, which recomputes the whole sequence for every token."""
 
 import io
+import itertools
 import threading
 
 import numpy as np
@@ -10,6 +11,7 @@ from tiny_bundle import DIMS, TinyModel, edit_manifest, tiny_tokenizer, write_bu
 import parrot_runtime
 from parrot_runtime import Parrot, Sampling
 from parrot_runtime.cache import FeatureCache, Picture
+from parrot_runtime.composer import Routed
 from parrot_runtime.errors import BundleError, ImageError, InputError, TextError
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import PromptEncoder, Turn
@@ -159,7 +161,7 @@ def test_threads_side_by_side_do_not_mix(parrot, picture, other_picture):
 
 
 def test_a_chat_hears_all_turns(parrot, model, picture):
-    chat = parrot.chat(picture)
+    chat = parrot.chat(picture, reroute="always")
     turns = []
     for number, question in enumerate(["first?", "ikinci?"]):
         turns.append(Turn("user", question, 0 if number else 1))
@@ -171,6 +173,68 @@ def test_a_chat_hears_all_turns(parrot, model, picture):
         turns.append(Turn("assistant", answer.text))
         assert chat.turns == turns
     assert answer.stats.cached_images == 1
+
+
+def _talk(parrot, picture, reroute):
+    chat = parrot.chat(picture, reroute=reroute)
+    return [chat.ask(question, max_new_tokens=8) for question in ("first?", "ikinci?", "第三？")]
+
+
+def test_pictures_keep_their_routing_while_it_stays_where_it_was(parrot, picture, monkeypatch):
+    """Then the turns before are in the cache whole; and where nothing is kept, every turn is routed as its own."""
+    always, never = _talk(parrot, picture, "always"), _talk(parrot, picture, "never")
+    head = always[1].stats.kept_tokens  # the system's text, and what opens the user's turn
+    for before, turn in itertools.pairwise(never):
+        np.testing.assert_array_equal(turn.routing, never[0].routing)
+        # Not all of the answer: this model's words are no text, and are other tokens when they are read again.
+        assert turn.stats.kept_tokens >= before.stats.prompt_tokens > head
+    for tolerance, expected in ((0.0, always), (1.0, never)):
+        monkeypatch.setattr(Routed, "TOLERANCE", tolerance)
+        got = _talk(parrot, picture, "auto")
+        assert [answer.token_ids for answer in got] == [answer.token_ids for answer in expected]
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one.routing, other.routing)
+
+
+def test_what_is_kept_is_exact_where_the_question_moves_no_picture(tmp_path, picture):
+    """Without experts the pictures are the same in every turn: the cache is kept, and the tokens are the equations'."""
+    import dataclasses
+
+    model = TinyModel(dataclasses.replace(DIMS, experts=0), seed=4)
+    parrot = Parrot.load(write_bundle(tmp_path / "llava", model), threads=1)
+    chat, turns = parrot.chat(picture), []
+    for number, question in enumerate(["first?", "ikinci?", "third"]):
+        turns.append(Turn("user", question, 0 if number else 1))
+        answer = chat.ask(question, max_new_tokens=8)
+        assert list(answer.token_ids) == _reference(model, [picture], turns, 8)[0]
+        assert (answer.stats.kept_tokens > DIMS.image_tokens) == bool(number)
+        turns.append(Turn("assistant", answer.text))
+
+
+def test_options_are_scored_by_their_first_tokens(parrot, model, picture):
+    options = ["A", "B", "C", "zebra"]
+    choice = parrot.choose(picture, QUESTION, options)
+    encoded = PromptEncoder(tiny_tokenizer()).encode(
+        [Turn("user", QUESTION, 1)], image_tokens=DIMS.image_tokens, generation=True
+    )
+    ids, table = encoded.input_ids, model["embed"]
+    (features,) = model.encode(preprocess(read_image(picture), ImageRecipe.clip(28))[None])
+    embeds = np.where((ids >= 0)[:, None], table[ids], 0.0)
+    embeds[ids < 0] = model.mix(features, table[ids[encoded.router_mask]])[0]
+    first = [tiny_tokenizer().encode(option, add_special_tokens=False).ids[0] for option in options]
+    scores = model.logits(embeds)[first]
+    np.testing.assert_allclose(list(choice.shares.values()), np.exp(scores) / np.exp(scores).sum(), atol=1e-4)
+    assert choice.text == options[int(scores.argmax())]
+    assert choice.stats.decode_steps == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["A"], "expected two or more"), (["A", " "], "an option is empty"), (["A", "A"], "begin with the same token")],
+)
+def test_options_that_cannot_be_told_apart(parrot, picture, options, message):
+    with pytest.raises(InputError, match=message):
+        parrot.choose(picture, QUESTION, options)
 
 
 def test_an_unfinished_turn_is_not_remembered(parrot, picture):
