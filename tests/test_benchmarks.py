@@ -1,14 +1,20 @@
-"""The benchmarks start, and say what they are for; what they measure is nobody's promise."""
+"""The benchmarks measure what they say and show it; the figures themselves are nobody's promise."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from parrot_benchmarks import cli
+from parrot_benchmarks.workload import Cost
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHIPPED = FOLDER.parent / "runtime" / "bundles" / "nano-fp16"
+SMALL = ("--tokens", "4", "--text", "5", "--threads", "1")
 
 
 def _run(*arguments: object) -> str:
@@ -20,7 +26,11 @@ def _run(*arguments: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in FOLDER.glob("*.py")))
+def bench(*arguments: object):
+    return CliRunner().invoke(cli.main, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("script", ["gpu.py", "export_streaming.py"])
 def test_help(script):
     assert "Usage:" in _run(FOLDER / script, "--help")
 
@@ -33,3 +43,82 @@ def test_the_gpus_without_one_measures_onnxruntime_and_says_so():
     output = _run(FOLDER / "gpu.py", SHIPPED, "--rounds", 1, "--steps", 8)
     assert "no GPU here: onnxruntime alone" in output
     assert "| decode, 8 slots |" in output
+
+
+def test_a_machine_has_figures(monkeypatch):
+    monkeypatch.setattr("parrot_benchmarks.machine._READ_BYTES", 1 << 20)
+    result = bench("machine", "--threads", 1, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found.pop("threads") == 1
+    assert set(found) == {"read", "fp32", "int8", "int4_row"}
+    assert all(value > 0 for value in found.values())
+    assert "GFLOP/s" in bench("machine", "--threads", 1).stdout
+
+
+def test_a_bundle_is_measured_in_a_process_of_its_own():
+    result = bench("compare", SHIPPED, "--rounds", 1, *SMALL, "--json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert record["workload"] == {"images": 1, "text": 5, "tokens": 4, "batch": 1, "threads": 1}
+    ((cost,),) = record["rounds"].values()
+    assert cost["first"] == pytest.approx(cost["vision"] + cost["prefill"])
+    assert cost["total"] > cost["first"]
+    assert 20 < cost["memory"] < 2000
+
+
+def test_transformers_runs_the_same_checkpoint(tmp_path):
+    sys.path.insert(0, str(Path(__file__).parent / "export"))
+    from tiny_checkpoint import tiny_model, write_checkpoint
+
+    checkpoint = write_checkpoint(tmp_path / "tiny", tiny_model())
+    result = bench("compare", SHIPPED, "--transformers", checkpoint, "--rounds", 1, "--batch", 2, *SMALL)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert sum(line.startswith("| transformers tiny, bf16") for line in lines) == 2
+    assert sum(line.startswith("| nano-fp16") for line in lines) == 2
+
+
+@pytest.fixture
+def costs(monkeypatch):
+    """``run`` as a list of who was measured at what, each costing ten times its size to the power of two."""
+    asked = []
+
+    def run(subject, workload):
+        asked.append((subject, workload))
+        time = 10.0 * workload.batch**2
+        return Cost(1.0, time, time, 2 * time, time, 3 * time, 100.0)
+
+    monkeypatch.setattr(cli, "run", run)
+    return asked
+
+
+def test_what_is_compared_takes_turns(costs):
+    result = bench("compare", "a", "b", "--rounds", 3)
+    assert [subject for subject, _ in costs] == ["a", "b", "b", "a", "a", "b"]
+    assert result.stdout.count("| a ") == 3  # medians, least and most, ratios
+    assert bench("compare", "a", "a").exit_code == 2
+
+
+def test_growth_is_fitted(costs):
+    result = bench("scale", "a", "--over", "batch", "--values", "1,2,4", "--rounds", 2, "--json")
+    growth = json.loads(result.stdout)["growth"]
+    assert growth["vision"] == pytest.approx(2)
+    assert growth["memory"] == pytest.approx(0)
+    assert [workload.batch for _, workload in costs] == [1, 2, 4, 4, 2, 1]
+
+
+@pytest.mark.parametrize("values", ["1", "2,2", "0,1", "a,b", ""])
+def test_sizes_that_cannot_be_fitted(values):
+    result = bench("scale", SHIPPED, "--values", values)
+    assert result.exit_code == 2
+    assert "two or more different whole numbers" in result.output
+
+
+def test_what_cannot_be_measured_is_one_line(tmp_path):
+    result = bench("compare", tmp_path / "nothing", "--rounds", 1)
+    assert result.exit_code == 1
+    assert "there is no such bundle folder" in result.output
+    assert len(result.output.splitlines()) == 1
+    result = bench("compare", SHIPPED, "--rounds", 1, "--text", 5000)
+    assert "positions, and the bundle has" in result.output

@@ -6,6 +6,7 @@ import sys
 import click
 import pytest
 
+from parrot_benchmarks.cli import main as parrot_bench
 from parrot_evaluation.cli import main as parrot_eval
 from parrot_export.cli import main as parrot_export
 from parrot_runtime.cli import main as parrot_run
@@ -16,6 +17,7 @@ COMMANDS = {
     "parrot-export": parrot_export,
     "parrot-run": parrot_run,
     "parrot-eval": parrot_eval,
+    "parrot-bench": parrot_bench,
 }
 
 
@@ -36,9 +38,9 @@ def test_help_has_an_example(name, command):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_imports_no_framework(name):
-    module = {"train": "parrot_train", "export": "parrot_export", "run": "parrot_runtime", "eval": "parrot_evaluation"}
+    module = COMMANDS[name].callback.__module__
     program = (
-        f"import sys, {module[name.split('-')[1]]}.cli as cli\n"
+        f"import sys, {module} as cli\n"
         "try:\n    cli.main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
         "heavy = {'torch', 'transformers', 'onnx', 'onnxruntime'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

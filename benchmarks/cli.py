@@ -1,0 +1,183 @@
+"""``parrot-bench``: what this machine can do, what a bundle costs, and how that compares and grows."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+
+from parrot_benchmarks.workload import TRANSFORMERS, Cost, Workload, median, run
+from parrot_runtime.command import ParrotGroup, verbose_option
+from parrot_runtime.errors import InputError
+
+_HEADER = ("load s", "vision s", "prefill s", "first token s", "total s", "ms per step", "memory MiB")
+_FIELDS = ("load", "vision", "prefill", "first", "total", "step_ms", "memory")
+
+
+@click.group(cls=ParrotGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@verbose_option
+def main() -> None:
+    """Measure Parrot. What is compared takes turns in one run; figures of two runs are not comparable.
+
+    \b
+    parrot-bench machine
+    parrot-bench compare bundles/half-int4 bundles/half-fp16 --transformers runs/random/parrot-qwen2-0.5b
+    """
+
+
+def _workload_options(function):
+    options = (
+        click.option("--images", default=1, show_default=True, type=click.IntRange(min=0), help="Pictures."),
+        click.option("--text", default=43, show_default=True, type=click.IntRange(min=1), help="Words beside them."),
+        click.option("--tokens", default=64, show_default=True, type=click.IntRange(min=1), help="Of the answer."),
+        click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Questions at once."),
+        click.option("--threads", type=click.IntRange(min=1), help="[default: all cores]"),
+        click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="How often."),
+        click.option("--json", "as_json", is_flag=True, help="Every round, for a program."),
+        verbose_option,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@main.command()
+@click.option("--threads", type=click.IntRange(min=1), help="[default: all cores]")
+@click.option("--json", "as_json", is_flag=True, help="For a program.")
+@verbose_option
+def machine(threads: int | None, as_json: bool) -> None:
+    """Measure reading memory, and products of the sizes models have.
+
+    Example: parrot-bench machine --threads 2
+    """
+    import os
+
+    from parrot_benchmarks.machine import measure
+
+    found = measure(threads or os.cpu_count() or 1)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    click.echo(f"{found.threads} threads")
+    click.echo(f"  read memory           {found.read:8,.1f} GB/s")
+    click.echo(f"  int4, one row         {found.int4_row:8,.1f} GB/s of weights")
+    click.echo(f"  float32, many rows    {found.fp32:8,.0f} GFLOP/s")
+    click.echo(f"  int8, many rows       {found.int8:8,.0f} GFLOP/s")
+
+
+@main.command()
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--transformers", "checkpoint", metavar="CHECKPOINT", help="This checkpoint in torch, bf16, as well.")
+@_workload_options
+def compare(bundles: tuple[str, ...], checkpoint: str | None, rounds: int, as_json: bool, **workload: int) -> None:
+    """Measure BUNDLEs, and a checkpoint in transformers, in turn; medians, and ratios to the first.
+
+    Example: parrot-bench compare bundles/nano-fp16 --rounds 5
+    """
+    subjects = [*bundles, *([f"{TRANSFORMERS}:{checkpoint}"] if checkpoint else [])]
+    if len(set(subjects)) < len(subjects):
+        raise InputError("a bundle is named twice; name each once")
+    asked = Workload(**workload)
+    costs: dict[str, list[Cost]] = {subject: [] for subject in subjects}
+    for number in range(rounds):
+        # Every other round backwards: what drifts with time hits all of them alike.
+        for subject in subjects if number % 2 == 0 else subjects[::-1]:
+            costs[subject].append(run(subject, asked))
+    if as_json:
+        record = {subject: [dataclasses.asdict(cost) for cost in each] for subject, each in costs.items()}
+        click.echo(json.dumps({"workload": dataclasses.asdict(asked), "rounds": record}))
+        return
+    medians = {subject: median(each) for subject, each in costs.items()}
+    click.echo(f"median of {rounds}; {_described(asked)}\n")
+    _table([_row(_name(subject), cost) for subject, cost in medians.items()])
+    if rounds > 1:
+        click.echo("\nleast and most\n")
+        _table([[_name(subject), *_spread(each)] for subject, each in costs.items()])
+    if len(subjects) > 1:
+        first = medians[subjects[0]]
+        click.echo(f"\nas a multiple of {_name(subjects[0])}\n")
+        _table([[_name(subject), *_ratios(cost, first)] for subject, cost in medians.items()])
+
+
+@main.command()
+@click.argument("bundle")
+@click.option("--over", type=click.Choice(("text", "images", "batch", "tokens")), default="text", show_default=True)
+@click.option("--values", metavar="N,N,...", help="[default: 1,2,4,8 times the workload's]")
+@_workload_options
+def scale(bundle: str, over: str, values: str | None, rounds: int, as_json: bool, **workload: int) -> None:
+    """Measure BUNDLE at several sizes of one thing, and fit how time and memory grow: as N to the power of what.
+
+    Example: parrot-bench scale bundles/nano-fp16 --over batch --values 1,2,4
+    """
+    base = Workload(**workload)
+    sizes = _sizes(values) if values is not None else [max(1, getattr(base, over)) * factor for factor in (1, 2, 4, 8)]
+    costs: dict[int, list[Cost]] = {size: [] for size in sizes}
+    for number in range(rounds):
+        for size in sizes if number % 2 == 0 else sizes[::-1]:
+            costs[size].append(run(bundle, dataclasses.replace(base, **{over: size})))
+    medians = {size: median(each) for size, each in costs.items()}
+    growth = {field: _growth(sizes, [getattr(cost, field) for cost in medians.values()]) for field in _FIELDS}
+    if as_json:
+        record = {size: [dataclasses.asdict(cost) for cost in each] for size, each in costs.items()}
+        click.echo(json.dumps({"over": over, "rounds": record, "growth": growth}))
+        return
+    click.echo(f"{_name(bundle)}, median of {rounds}; {_described(base)}, but for {over}\n")
+    rows = [_row(f"{over} {size}", cost) for size, cost in medians.items()]
+    _table([*rows, ["grows as N to the", *(f"{growth[field]:.2f}" for field in _FIELDS)]])
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(set(sizes)) < 2 or len(set(sizes)) < len(sizes) or min(sizes) < 1:
+        raise InputError(f"--values is '{text}'; expected two or more different whole numbers, such as 1,2,4")
+    return sizes
+
+
+def _growth(sizes: list[int], values: list[float]) -> float:
+    """The slope of log value over log size: 1 is in proportion, 0 is not at all."""
+    return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-9)), 1)[0])
+
+
+def _described(workload: Workload) -> str:
+    parts = [f"{workload.images} picture(s)", f"{workload.text} words", f"{workload.tokens} tokens"]
+    return ", ".join([*parts, f"batch {workload.batch}", f"threads {workload.threads or 'as many as cores'}"])
+
+
+def _name(subject: str) -> str:
+    kind, _, rest = subject.partition(":")
+    return f"{kind} {Path(rest).name}, bf16" if kind == TRANSFORMERS else Path(subject).name
+
+
+def _row(name: str, cost: Cost) -> list[str]:
+    return [name, *(_number(getattr(cost, field)) for field in _FIELDS)]
+
+
+def _spread(costs: list[Cost]) -> list[str]:
+    return [
+        f"{_number(min(getattr(cost, field) for cost in costs))} to "
+        f"{_number(max(getattr(cost, field) for cost in costs))}"
+        for field in _FIELDS
+    ]
+
+
+def _ratios(cost: Cost, first: Cost) -> list[str]:
+    pairs = ((getattr(cost, field), getattr(first, field)) for field in _FIELDS)
+    return [f"{value / least:.2f}" if least else "-" for value, least in pairs]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
+
+
+def _table(rows: list[list[str]]) -> None:
+    """Markdown, aligned."""
+    rows = [["", *_HEADER], *rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    for row in (rows[0], rule, *rows[1:]):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        click.echo(f"| {' | '.join(cells)} |")
