@@ -6,7 +6,7 @@ measurement is made in a process of its own, which alone makes its peak memory i
 
 import dataclasses
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -170,9 +170,15 @@ def _measure(subject: str, workload: Workload) -> Cost:
     load = time.perf_counter() - start
     _once(work, min(8, workload.tokens))  # kernels are chosen and memory is taken
     vision, prefill, steps = _once(work, workload.tokens)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = _peak_memory()
     step_ms = 1e3 * statistics.median(steps) if steps else 0.0
     return Cost(load, vision, prefill, vision + prefill, step_ms, vision + prefill + sum(steps), memory)
+
+
+def _peak_memory() -> float:
+    """MiB this process has held at most. Not ``ru_maxrss``: that counts what the process it was forked from held."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def _once(work: _Bundle | _Transformers, tokens: int) -> tuple[float, float, list[float]]:
