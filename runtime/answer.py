@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from parrot_runtime.stats import Stats
 
@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 
     from parrot_runtime.generation import Finish, Request
     from parrot_runtime.tokenizer import Detokenizer
+
+
+class Tokens(Protocol):
+    """An iterator over the tokens of an answer, which can be told that nobody wants the rest: a generator is one."""
+
+    def __iter__(self) -> Tokens: ...
+
+    def __next__(self) -> int: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +49,11 @@ class AnswerStream:
     def __init__(
         self,
         request: Request,
-        tokens: Iterator[int],
+        tokens: Tokens,
         detokenizer: Detokenizer,
         on_end: Callable[[Answer], None] | None = None,
     ) -> None:
+        self._tokens = tokens
         self._pieces = self._read(request, tokens, detokenizer)
         self._on_end = on_end
         self._answer: Answer | None = None
@@ -65,8 +76,10 @@ class AnswerStream:
     def close(self) -> None:
         """Stop here; a stream read to its end is closed already."""
         self._pieces.close()
+        # A generator that never began does nothing when it is closed, not even for what it was to read from.
+        self._tokens.close()
 
-    def _read(self, request: Request, tokens: Iterator[int], detokenizer: Detokenizer) -> Iterator[str]:
+    def _read(self, request: Request, tokens: Tokens, detokenizer: Detokenizer) -> Iterator[str]:
         text = ""
         try:
             for token in tokens:

@@ -102,6 +102,9 @@ def _all_lines(questions: Sequence[str]) -> Iterator[str]:
     yield from questions
     if sys.stdin is None:
         return
+    if hasattr(sys.stdin, "reconfigure"):
+        # Six languages must come in whatever the locale says; a line that is not UTF-8 is refused, and it alone.
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     if not sys.stdin.isatty():
         yield from sys.stdin
         return

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parrot_runtime.answer import Answer, AnswerStream
+from parrot_runtime.answer import Answer, AnswerStream, Tokens
 from parrot_runtime.backends.base import Backend
 from parrot_runtime.backends.choose import Note, choose_engines, create_backend
 from parrot_runtime.cache import Picture
@@ -199,12 +199,10 @@ class Parrot:
         with stats.timed("image"):
             return [self.picture(source) for source in sources]
 
-    def _stream(
-        self, request: Request, tokens: Iterator[int], on_end: Callable[[Answer], None] | None = None
-    ) -> AnswerStream:
+    def _stream(self, request: Request, tokens: Tokens, on_end: Callable[[Answer], None] | None = None) -> AnswerStream:
         return AnswerStream(request, tokens, Detokenizer(self._tokenizer), on_end)
 
-    def _alone(self, request: Request) -> Iterator[int]:
+    def _alone(self, request: Request) -> Tokens:
         """The tokens of one request in slots of its own."""
         return (token for _, token in self._generate([request], 1))
 
@@ -235,7 +233,7 @@ class Chat:
     """
 
     def __init__(
-        self, parrot: Parrot, images: Images, answer: Callable[[Request], Iterator[int]], reroute: Reroute = "auto"
+        self, parrot: Parrot, images: Images, answer: Callable[[Request], Tokens], reroute: Reroute = "auto"
     ) -> None:
         self.turns: list[Turn] = []
         self._parrot, self._tokens_of = parrot, answer

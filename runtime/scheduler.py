@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from parrot_runtime.errors import ParrotError
@@ -68,7 +67,7 @@ class Scheduler:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _tokens(self, request: Request) -> Iterator[int]:
+    def _tokens(self, request: Request) -> _Arriving:
         """Hand ``request`` in now; its tokens as they come."""
         results: queue.SimpleQueue = queue.SimpleQueue()
         with self._changed:
@@ -76,16 +75,7 @@ class Scheduler:
                 raise ParrotError("this scheduler is closed; open another one")
             self._arrived.append((request, results))
             self._changed.notify()
-        return self._read(request, results)
-
-    def _read(self, request: Request, results: queue.SimpleQueue) -> Iterator[int]:
-        try:
-            while (result := results.get()) is not _END:
-                if isinstance(result, BaseException):
-                    raise result
-                yield result
-        finally:
-            request.cancel()
+        return _Arriving(request, results)
 
     def _work(self) -> None:
         readers: dict[Request, queue.SimpleQueue] = {}
@@ -119,3 +109,27 @@ class Scheduler:
                 self._slots.admit(request)
                 readers[request] = results
             return not self._closed
+
+
+class _Arriving:
+    """The tokens of one request as they come from the scheduler's thread; ``close`` says that nobody wants the rest."""
+
+    def __init__(self, request: Request, results: queue.SimpleQueue) -> None:
+        self._request, self._results, self._ended = request, results, False
+
+    def __iter__(self) -> _Arriving:
+        return self
+
+    def __next__(self) -> int:
+        result = _END if self._ended else self._results.get()
+        if isinstance(result, BaseException):
+            self._ended = True
+            raise result
+        if result is _END:
+            self._ended = True
+            raise StopIteration
+        return result
+
+    def close(self) -> None:
+        self._ended = True
+        self._request.cancel()

@@ -167,6 +167,13 @@ def test_a_conversation_shows_its_figures_and_its_help_when_asked(desk):
     assert [json.loads(line)["question"] for line in json_lines] == ["one?", "two?"]
 
 
+def test_a_line_that_is_not_utf8_is_refused_and_it_alone(desk):
+    result = _run("-i", "red.png", stdin=b"one?\n" + b"caf\xe9?\n" + b"iki?\n")
+    assert result.exit_code == 0
+    assert result.stdout == _run("-i", "red.png", stdin="one?\niki?\n").stdout
+    assert "lone surrogate" in result.stderr
+
+
 def test_a_conversation_needs_stdin_for_itself(desk):
     _refused("-i reads its questions from stdin", "-i", "-", stdin=b"")
     _refused("--choices scores questions one by one", "-i", "red.png", "--choices", "A,B", stdin=b"")

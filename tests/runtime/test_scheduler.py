@@ -204,6 +204,16 @@ def test_a_stream_comes_in_pieces_and_frees_its_slot_when_closed(parrot, schedul
         stream.close()
 
 
+def test_a_stream_that_nobody_ever_read_frees_its_slot_as_well(parrot, picture):
+    with parrot.scheduler(slots=1) as scheduler:
+        unread = scheduler.stream(picture, QUESTIONS[0], max_new_tokens=450)
+        waiting = scheduler.stream(picture, QUESTIONS[1], max_new_tokens=450)
+        waiting.close()
+        unread.close()
+        assert scheduler.ask(picture, "?", max_new_tokens=2).stats.new_tokens == 2
+        assert scheduler._slots.free == 1
+
+
 def test_a_conversation_shares_the_slots(parrot, scheduler, picture):
     alone, shared = parrot.chat(picture), scheduler.chat(picture)
     for question in QUESTIONS[:3]:
