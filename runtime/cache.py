@@ -21,10 +21,13 @@ class Picture:
 
 
 class FeatureCache:
-    """Features of the ``capacity`` pictures used last. No question enters the encoder, so they serve any question."""
+    """Features of the pictures used last, ``capacity`` bytes of them at most; the newest stays whatever it takes.
 
-    def __init__(self, capacity: int = 8) -> None:
-        self._capacity = capacity
+    No question enters the encoder, so they serve any question.
+    """
+
+    def __init__(self, capacity: int = 128 << 20) -> None:
+        self._capacity, self._size = capacity, 0
         self._features: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -40,7 +43,9 @@ class FeatureCache:
                 return features, True
         features = encode(picture.pixel_values[None])[0]
         with self._lock:
-            self._features[picture.key] = features
-            while len(self._features) > self._capacity:
-                self._features.popitem(last=False)
+            if picture.key not in self._features:  # another thread may have been as fast
+                self._features[picture.key] = features
+                self._size += features.nbytes
+            while self._size > self._capacity and len(self._features) > 1:
+                self._size -= self._features.popitem(last=False)[1].nbytes
         return features, False

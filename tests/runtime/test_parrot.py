@@ -356,7 +356,7 @@ def test_the_encoder_sees_a_picture_once(bundle, picture, other_picture, tmp_pat
 
 
 def test_the_feature_cache_forgets_the_oldest():
-    cache = FeatureCache(capacity=2)
+    cache = FeatureCache(capacity=100)  # bytes: two pictures' features of 48, not three
     pictures = [Picture(np.full((3, 2, 2), value, np.float32)) for value in range(3)]
     encoded = []
 
@@ -369,6 +369,19 @@ def test_the_feature_cache_forgets_the_oldest():
         assert features[0, 0, 0] == 2 * number
     assert encoded == [0, 1, 2, 1]
     assert not known
+
+
+def test_a_picture_larger_than_the_feature_cache_is_kept_until_the_next():
+    cache, encoded = FeatureCache(capacity=10), []
+    pictures = [Picture(np.full((3, 2, 2), value, np.float32)) for value in range(2)]
+
+    def encode(pixels):
+        encoded.append(pixels[0, 0, 0, 0])
+        return pixels
+
+    for number in (0, 0, 1, 1, 0):
+        cache.get(pictures[number], encode)
+    assert encoded == [0, 1, 0]
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
