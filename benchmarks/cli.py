@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import click
@@ -51,8 +52,6 @@ def machine(threads: int | None, as_json: bool) -> None:
 
     Example: parrot-bench machine --threads 2
     """
-    import os
-
     from parrot_benchmarks.machine import measure
 
     found = measure(threads or os.cpu_count() or 1)

@@ -86,9 +86,9 @@ class _Bundle:
         size = manifest.image.size
         self._pixels = rng.standard_normal((workload.images, 1, 3, size, size)).astype(np.float32)
         self._text = self._embedding.gather(rng.integers(0, dims.vocab_size, workload.text), self._backend.embeds_dtype)
-        self._length = workload.images * dims.image_tokens + workload.text
-        if self._length + workload.tokens > dims.max_len:
-            raise ParrotError(f"{self._length + workload.tokens} positions, and the bundle has {dims.max_len}")
+        positions = workload.images * dims.image_tokens + workload.text + workload.tokens
+        if positions > dims.max_len:
+            raise ParrotError(f"{positions} positions, and the bundle has {dims.max_len}")
         self._cache = self._backend.new_cache(workload.batch, dims.max_len)
 
     def look(self) -> np.ndarray:
@@ -126,7 +126,6 @@ class _Transformers:
         checkpoint = open_checkpoint(Path(folder))
         self._torch, self._model = torch, checkpoint.load_model().to(torch.bfloat16).eval()
         vision, rng = checkpoint.architecture.vision, np.random.default_rng(0)
-        self._image_tokens = vision.tokens
         shape = workload.images * workload.batch, 3, vision.image_size, vision.image_size
         self._pixels = torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).to(torch.bfloat16)
         self._text = torch.from_numpy(rng.integers(0, checkpoint.architecture.decoder.vocabulary, workload.text))

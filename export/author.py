@@ -16,7 +16,7 @@ from parrot_export.dialects.tensorrt_modern import ModernDialect
 from parrot_export.graphs import decoder, encoder, experts
 from parrot_export.plan import Plan
 from parrot_export.weights import LinkedFile, Links, Shelf, WeightFile, copied
-from parrot_runtime.manifest import EMBEDDING_NAME, Graph
+from parrot_runtime.manifest import EMBEDDING_NAME, PREFILL, Graph
 
 DIALECTS: dict[str, type[Dialect]] = {
     "ort": OrtDialect,
@@ -83,8 +83,8 @@ def author(
     if model.experts:
         writers["experts"] = experts.ROOT, experts.write_experts
     writers["decoder"] = decoder.ROOT, partial(decoder.write_decoder, max_len=max_len)
-    if "prefill" in plan.components:
-        writers["prefill"] = decoder.PREFILL_ROOT, partial(decoder.write_prefill, max_len=max_len)
+    if PREFILL in plan.components:
+        writers[PREFILL] = decoder.PREFILL_ROOT, partial(decoder.write_prefill, max_len=max_len)
     dialects, files = {}, [embedding]
     for role, (root, write) in writers.items():
         weights = WeightFile(f"weights/{role}{suffix}.safetensors")

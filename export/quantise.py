@@ -51,10 +51,7 @@ def quantised_rows(tensor: StoredTensor, rounding: Rounding) -> tuple[Block, Blo
 
 def quantised_columns(tensor: StoredTensor, rounding: Rounding) -> tuple[Block, Block]:
     """Codes and scales of experts' ``[E, C, I]`` side by side, ``[C, E·I]``."""
-    count, rows, columns = tensor.shape
-    width = count * columns
-    chunks = lambda: (chunk.reshape(-1, width) for chunk in tensor.column_chunks())  # noqa: E731
-    return _quantised(f"{tensor.name}.columns", (rows, width), chunks, rounding)
+    return _quantised(*_side_by_side(tensor), rounding)
 
 
 def transposed(tensors: Sequence[StoredTensor], rounding: Rounding) -> tuple[Block, Block]:
@@ -66,10 +63,14 @@ def transposed(tensors: Sequence[StoredTensor], rounding: Rounding) -> tuple[Blo
 
 def transposed_columns(tensor: StoredTensor, rounding: Rounding) -> tuple[Block, Block]:
     """Codes ``[E·I, C]`` and scales ``[C]`` of experts' ``[E, C, I]``."""
+    return _turned(*_side_by_side(tensor), rounding)
+
+
+def _side_by_side(tensor: StoredTensor) -> tuple[str, tuple[int, int], Callable[[], Iterator[np.ndarray]]]:
+    """Name, shape and rows of experts' ``[E, C, I]`` as ``[C, E·I]``."""
     count, rows, columns = tensor.shape
     width = count * columns
-    chunks = lambda: (chunk.reshape(-1, width) for chunk in tensor.column_chunks())  # noqa: E731
-    return _turned(f"{tensor.name}.columns", (rows, width), chunks, rounding)
+    return f"{tensor.name}.columns", (rows, width), lambda: (c.reshape(-1, width) for c in tensor.column_chunks())
 
 
 def _turned(

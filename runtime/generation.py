@@ -115,14 +115,11 @@ class Slots:
 
     def admit(self, request: Request) -> None:
         """Put ``request`` into the free slot that holds most of its beginning already. One must be free."""
-        slot = max(
-            (slot for slot in self._slots if slot.request is None),
-            key=lambda slot: (slot.common(request.inputs_embeds), -slot.held),
-        )
+        common = {slot: slot.common(request.inputs_embeds) for slot in self._slots if slot.request is None}
+        slot = max(common, key=lambda slot: (common[slot], -slot.held))
         if slot.embeds is None:
             slot.embeds = np.empty((self._cache.max_len, request.inputs_embeds.shape[1]), request.inputs_embeds.dtype)
-        slot.held = slot.common(request.inputs_embeds)
-        request.stats.kept_tokens = slot.held
+        slot.held = request.stats.kept_tokens = common[slot]
         slot.request = request
         self._waiting.append(slot)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from parrot_runtime.choices import check_options
 from parrot_runtime.errors import InputError
+from parrot_runtime.prompt import check_unicode
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,7 +44,7 @@ class OptionScorer:
         self._options = list(check_options(options))
         self._first: list[int] = []
         for option in options:
-            ids = tokenizer.encode(option, add_special_tokens=False).ids
+            ids = tokenizer.encode(check_unicode(option), add_special_tokens=False).ids
             if ids[0] in self._first:
                 other = options[self._first.index(ids[0])]
                 raise InputError(

@@ -82,7 +82,10 @@ def split_choices(text: str | None, *, interactive: bool) -> tuple[str, ...]:
         return ()
     if interactive:
         raise InputError("--choices scores questions one by one, and -i is a conversation; leave one of them out")
-    options = next(csv.reader([text], skipinitialspace=True), [])
+    try:
+        options = next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise InputError(f"--choices cannot be read ({error}); expected one line, such as A,B,C,D") from error
     return tuple(check_options([option.strip() for option in options]))
 
 

@@ -48,7 +48,7 @@ class QuantisedDialect(Dialect):
 
     def _rounding(self, columns: int) -> Rounding | None:
         kind = self.plan.weights
-        if kind == self.plan.stored:
+        if not self.plan.quantised:
             return None
         block = int4_block(columns) if kind == "int4" else None
         return None if kind == "int4" and block is None else Rounding(kind, self.plan.compute, block)

@@ -11,30 +11,22 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from tiny_checkpoint import relative_error, tiny_model, write_checkpoint
+from tiny_checkpoint import model_to_round, read, relative_error, stored, write_checkpoint
 
 from parrot_export.author import author
 from parrot_export.bundle import ExportRequest, export
 from parrot_export.checkpoint import open_checkpoint
 from parrot_export.plan import plan
 from parrot_export.quantise import Rounding, quantised_rows, transposed, transposed_columns
-from parrot_export.slabs import StoredTensor, read_slabs
 from parrot_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from parrot_runtime.manifest import load_manifest
 
-# K is 128 for most matrices, 192 = 3·64 for down_proj, and 80 = no block for the vision encoder's projector.
-TEXT = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 8, "num_hidden_layers": 3}
 MAX_LEN = 96
 
 
 @pytest.fixture(scope="module")
 def model():
-    model = tiny_model(text=TEXT, num_experts=3, expert_intermediate_size=128)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2 and "language_model.layers" in name:
-                parameter.mul_(0.5)  # as in trained models, no layer drowns the others
-    return model
+    return model_to_round()
 
 
 @pytest.fixture(scope="module")
@@ -178,18 +170,6 @@ def test_the_runtime_sends_prompts_through_one_decoder_and_steps_through_the_oth
     alone = backend.prefill(embeds[:1], backend.new_cache(1, MAX_LEN)).copy()
     step = backend.decode(embeds[:1], np.array([0], np.int32), backend.new_cache(1, MAX_LEN))[0]
     np.testing.assert_array_equal(alone, step)
-
-
-def stored(tmp_path, array):
-    from safetensors.numpy import save_file
-
-    save_file({"a": array}, tmp_path / "model.safetensors")
-    ((name, slab),) = read_slabs(tmp_path)
-    return StoredTensor(name, slab.dtype, slab.shape, (slab,))
-
-
-def read(block):
-    return np.concatenate(list(block.chunks())).reshape(block.shape)
 
 
 def test_transposed_codes_are_the_rows_codes_turned(tmp_path, monkeypatch):

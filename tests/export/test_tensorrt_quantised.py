@@ -14,29 +14,21 @@ import numpy as np
 import pytest
 import torch
 from tensorrt_graphs import DECODING, Graphs, random_feed, ranges_of
-from tiny_checkpoint import relative_error, tiny_model, write_checkpoint
+from tiny_checkpoint import model_to_round, read, relative_error, stored, write_checkpoint
 
 from parrot_export.author import author
 from parrot_export.checkpoint import open_checkpoint
 from parrot_export.plan import plan
 from parrot_export.quantise import Rounding, int4_block, quantised_columns, quantised_rows
-from parrot_export.slabs import StoredTensor
 from parrot_runtime.errors import ParrotError
 
-# K is 128 for most matrices, 192 = 3·64 for down_proj, and 80 = no block for the vision encoder's projector.
-TEXT = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 8, "num_hidden_layers": 3}
 LIMITS = {"int8": 127, "int4": 7, "fp8": 448}
 LENGTHS = [1, 2, 3, 1, 2, 4, 3]
 
 
 @pytest.fixture(scope="module")
 def model():
-    model = tiny_model(text=TEXT, num_experts=3, expert_intermediate_size=128)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2 and "language_model.layers" in name:
-                parameter.mul_(0.5)  # as in trained models, no layer drowns the others
-    return model
+    return model_to_round()
 
 
 @pytest.fixture(scope="module")
@@ -132,20 +124,6 @@ def test_the_presets_compute_what_they_say(model, source, ranges, tmp_path, prec
     got = graphs.run("experts", **feeds["experts"])
     assert relative_error(got["visual_tokens"], visual.numpy()) < PLAIN[precision]
     assert relative_error(got["routing"], routing.numpy()) < 2e-3  # never quantised: float16 weights alone
-
-
-def stored(tmp_path, array: np.ndarray) -> StoredTensor:
-    from safetensors.numpy import save_file
-
-    from parrot_export.slabs import read_slabs
-
-    save_file({"a": array}, tmp_path / "model.safetensors")
-    ((name, slab),) = read_slabs(tmp_path)
-    return StoredTensor(name, slab.dtype, slab.shape, (slab,))
-
-
-def read(block) -> np.ndarray:
-    return np.concatenate(list(block.chunks())).reshape(block.shape)
 
 
 def test_int4_codes_stand_two_to_a_byte_and_chunks_change_nothing(tmp_path, monkeypatch):

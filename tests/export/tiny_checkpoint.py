@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from parrot_export.architecture import from_config, tensor_shapes
 from parrot_export.author import author
 from parrot_export.checkpoint import open_checkpoint
 from parrot_export.plan import plan
+from parrot_export.slabs import StoredTensor, read_slabs
+from parrot_export.weights import Block
 from parrot_runtime.image import ImageRecipe
 from parrot_runtime.prompt import SYSTEM_PROMPT
 from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
@@ -133,3 +136,29 @@ def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
     assert got.shape == expected.shape
     assert np.isfinite(got).all()
     return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+# K is 128 for most matrices, 192 = 3·64 for down_proj, and 80 = no block for the vision encoder's projector.
+ROUNDED_TEXT = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 8, "num_hidden_layers": 3}
+
+
+def model_to_round() -> ParrotForConditionalGeneration:
+    """A model whose matrices have blocks of every size, and no layer that drowns the others, as in trained ones."""
+    model = tiny_model(text=ROUNDED_TEXT, num_experts=3, expert_intermediate_size=128)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and "language_model.layers" in name:
+                parameter.mul_(0.5)
+    return model
+
+
+def stored(folder: Path, array: np.ndarray) -> StoredTensor:
+    """``array`` as the only tensor of a safetensors file in ``folder``."""
+    save_file({"a": array}, folder / "model.safetensors")
+    ((name, slab),) = read_slabs(folder)
+    return StoredTensor(name, slab.dtype, slab.shape, (slab,))
+
+
+def read(block: Block) -> np.ndarray:
+    """All of a block's numbers, in its shape."""
+    return np.concatenate(list(block.chunks())).reshape(block.shape)

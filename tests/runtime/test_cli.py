@@ -187,6 +187,7 @@ def test_choices_are_scored(desk, parrot, picture):
     record = json.loads(_run("red.png", "one?", "--choices", 'A,B,"a, b"', "--json").stdout)
     assert record["choices"] == pytest.approx(shares, abs=1e-5)
     _refused("expected two or more", "red.png", "one?", "--choices", "A")
+    _refused("expected one line", "red.png", "one?", "--choices", "A\nB")
 
 
 def test_options_leave_no_doubt(desk, parrot, picture):

@@ -230,7 +230,12 @@ def test_options_are_scored_by_their_first_tokens(parrot, model, picture):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["A"], "expected two or more"), (["A", " "], "an option is empty"), (["A", "A"], "begin with the same token")],
+    [
+        (["A"], "expected two or more"),
+        (["A", " "], "an option is empty"),
+        (["A", "A"], "begin with the same token"),
+        (["A", "\udcff"], "lone surrogate"),
+    ],
 )
 def test_options_that_cannot_be_told_apart(parrot, picture, options, message):
     with pytest.raises(InputError, match=message):
