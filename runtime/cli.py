@@ -53,6 +53,12 @@ Examples:
     show_default=True,
     help="In a conversation, when a new question routes the pictures anew.",
 )
+@click.option(
+    "--lookup/--no-lookup",
+    default=True,
+    show_default=True,
+    help="Several tokens in one step where an answer repeats its prompt: the same words, sooner.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads per graph of onnxruntime.  [default: all cores]")
 @click.option("--stats", is_flag=True, help="Time of each stage, speed, and routing over the experts, on stderr.")
 @click.option("--json", is_flag=True, help="One JSON object per question on stdout.")

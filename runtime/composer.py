@@ -9,6 +9,7 @@ from parrot_runtime.cache import FeatureCache, Picture
 from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import BundleError, InputError, TextError
 from parrot_runtime.generation import Chooser, Request
+from parrot_runtime.lookup import Lookup
 from parrot_runtime.manifest import Manifest
 from parrot_runtime.names import Reroute
 from parrot_runtime.prompt import EncodedPrompt, TemplateEncoder, Turn
@@ -46,17 +47,25 @@ class Routed:
 class Composer:
     """Encodes prompts, looks pictures up or runs the vision encoder, routes them through the experts.
 
-    ``max_len`` is the longest sequence, prompt and answer together.
+    ``max_len`` is the longest sequence, prompt and answer together; ``lookup`` whether answers may draft tokens.
     """
 
     def __init__(
-        self, manifest: Manifest, prompts: TemplateEncoder, embedding: Embedding, backend: Backend, max_len: int
+        self,
+        manifest: Manifest,
+        prompts: TemplateEncoder,
+        embedding: Embedding,
+        backend: Backend,
+        max_len: int,
+        *,
+        lookup: bool,
     ) -> None:
         self._manifest = manifest
         self._prompts = prompts
         self._embedding = embedding
         self._backend = backend
         self._max_len = max_len
+        self._lookup = lookup
         self._features = FeatureCache()
 
     def request(
@@ -84,7 +93,8 @@ class Composer:
         stats.prompt_tokens = len(encoded.input_ids)
         stats.image_tokens = len(pictures) * self._manifest.model.image_tokens
         limit = min(max_new_tokens, self._max_len - len(inputs_embeds))
-        return Request(inputs_embeds, routed.routing, choose, limit, stats)
+        lookup = Lookup(encoded.input_ids) if self._lookup and limit > 1 else None
+        return Request(inputs_embeds, routed.routing, choose, limit, stats, lookup)
 
     def _encode(self, turns: Sequence[Turn]) -> EncodedPrompt:
         dims, system = self._manifest.model, self._manifest.prompt.system

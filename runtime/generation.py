@@ -3,7 +3,7 @@
 One question is the case of one slot, a batch or a server that of several: the same path, and on the CPU the same
 tokens. A slot keeps what it held: a prompt that begins like the one before it (the system's text, the picture, the
 turns so far) is prefilled from where they part. While other answers are being decoded a prompt is prefilled in chunks,
-so that none of them waits longer than for one.
+so that none of them waits longer than for one. An answer that is alone may take several tokens in one step.
 """
 
 import time
@@ -16,6 +16,7 @@ import numpy as np
 
 from parrot_runtime.backends.base import Backend, KVCache
 from parrot_runtime.embedding import Embedding
+from parrot_runtime.lookup import Lookup
 from parrot_runtime.stats import Stats
 
 Finish = Literal["stop", "length", "cancelled"]
@@ -33,6 +34,7 @@ class Request:
     would keep megabytes per answer. ``length`` is T. ``routing`` is float32 ``[pictures, experts]``. ``limit`` is the
     most tokens the answer may have; T + ``limit`` must fit in a slot. ``tokens`` grows as the answer does, without the
     token that ends it; ``finish`` says why it ended: the model said so, the limit was reached, or nobody wants it.
+    ``lookup`` drafts tokens where that is wanted.
     """
 
     inputs_embeds: np.ndarray | None
@@ -40,6 +42,7 @@ class Request:
     choose: Chooser
     limit: int
     stats: Stats
+    lookup: Lookup | None = None
     tokens: list[int] = field(default_factory=list)
     finish: Finish | None = None
     length: int = field(init=False)
@@ -137,8 +140,10 @@ class Slots:
             self._release()
             if bounded:
                 break
-        if any(slot.decoding for slot in self._slots):
-            yield from self._step()
+        live = [slot for slot in self._slots if slot.decoding]
+        if live:
+            drafted = self._draft(live[0]) if len(live) == 1 else []
+            yield from self._drafted_step(live[0], drafted) if drafted else self._step(live)
         self._release()
 
     def clear(self) -> None:
@@ -167,10 +172,9 @@ class Slots:
             request.inputs_embeds = None
             return (request, request.tokens[-1]) if request.take(logits, self._stop_ids) else None
 
-    def _step(self) -> list[tuple[Request, int]]:
+    def _step(self, live: Sequence[_Slot]) -> list[tuple[Request, int]]:
         """Decode one token for every slot that decodes; those that belong to an answer."""
         start = time.perf_counter()
-        live = [slot for slot in self._slots if slot.decoding]
         rows = self._slots[: live[-1].number + 1]
         last, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int32)
         for slot in rows:
@@ -189,8 +193,35 @@ class Slots:
                 taken.append((slot.request, slot.request.tokens[-1]))
         seconds = time.perf_counter() - start
         for slot in live:
-            slot.request.stats.seconds["decode"] += seconds
-            slot.request.stats.decode_steps += 1
+            slot.request.stats.add_step(seconds, tokens=1)
+        return taken
+
+    def _draft(self, slot: _Slot) -> list[int]:
+        """What may come behind the last token of the only answer under way; nothing where it does not pay."""
+        request = slot.request
+        if request.lookup is None or not self._backend.extends:
+            return []
+        # Beside them a step has room for the last token, and chooses one more.
+        room = min(request.limit - len(request.tokens), self._cache.max_len - slot.held) - 1
+        return request.lookup.draft(request.tokens, room)
+
+    def _drafted_step(self, slot: _Slot, drafted: Sequence[int]) -> list[tuple[Request, int]]:
+        """Decode behind the last token and all of ``drafted``; keep the tokens chosen where those before were right."""
+        start = time.perf_counter()
+        request, taken = slot.request, []
+        fed = np.array([request.tokens[-1], *drafted])
+        embeds = self._embedding.gather(fed, self._backend.embeds_dtype)
+        logits = self._backend.extend(embeds, self._cache, slot=slot.number, start=slot.held)
+        chosen = 0
+        while not request.finish and (not chosen or request.tokens[-1] == drafted[chosen - 1]):
+            slot.extend(embeds[chosen : chosen + 1], slot.held)
+            if request.take(logits[chosen], self._stop_ids):
+                taken.append((request, request.tokens[-1]))
+            chosen += 1
+            if chosen > len(drafted):
+                break
+        request.lookup.judge(len(drafted), chosen - 1)
+        request.stats.add_step(time.perf_counter() - start, tokens=chosen)
         return taken
 
 

@@ -56,7 +56,15 @@ class Parrot:
     ``max_len`` is the longest sequence, prompt and answer together; ``backend`` names what runs the graphs.
     """
 
-    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, embedding: Embedding, backend: Backend) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        embedding: Embedding,
+        backend: Backend,
+        *,
+        lookup: bool = True,
+    ) -> None:
         self.manifest = manifest
         self.backend = backend.name
         self.max_len = min(manifest.model.max_len, backend.max_len)
@@ -65,7 +73,7 @@ class Parrot:
         self._embedding = embedding
         self._backend = backend
         self._prompts = prompt_encoder(tokenizer, manifest.prompt)
-        self._composer = Composer(manifest, self._prompts, embedding, backend, self.max_len)
+        self._composer = Composer(manifest, self._prompts, embedding, backend, self.max_len, lookup=lookup)
         self._idle_slots: dict[int, Slots] = {}
 
     @classmethod
@@ -76,6 +84,7 @@ class Parrot:
         backend: BackendName = "auto",
         threads: int | None = None,
         trust_engines: bool = False,
+        lookup: bool = True,
         note: Note = lambda _line: None,
     ) -> Parrot:
         """Open the bundle in the folder ``bundle``; without one, the bundle that ``find_bundle`` finds.
@@ -83,8 +92,9 @@ class Parrot:
         Every file is checked against the manifest's sizes and hashes before anything uses it. ``backend`` is what runs
         it: ``auto`` takes TensorRT where engines for this GPU stand in the bundle, else onnxruntime, and tells ``note``
         why engines are passed over. Those that another machine built are, unless ``trust_engines``. ``threads`` bounds
-        the threads of each of onnxruntime's graphs. Raises BundleError, InputError when what is to run it is not here,
-        and ParrotError when the device fails.
+        the threads of each of onnxruntime's graphs. ``lookup`` lets an answer take several tokens in one step where it
+        repeats what the prompt says (see ``parrot_runtime.lookup``). Raises BundleError, InputError when what is to run
+        it is not here, and ParrotError when the device fails.
         """
         start = time.perf_counter()
         if bundle is None:
@@ -110,7 +120,8 @@ class Parrot:
                 "export the bundle again with the model's own tokenizer"
             )
         embedding = Embedding(folder / EMBEDDING_NAME, vocab_size=dims.vocab_size, hidden_size=dims.hidden_size)
-        parrot = cls(manifest, tokenizer, embedding, create_backend(folder, manifest, engines, threads=threads))
+        created = create_backend(folder, manifest, engines, threads=threads)
+        parrot = cls(manifest, tokenizer, embedding, created, lookup=lookup)
         parrot.load_seconds = time.perf_counter() - start
         return parrot
 

@@ -50,7 +50,8 @@ def as_table(answer: Answer | Choice, *, images: Sequence[str]) -> str:
 def _notes(stats: Stats) -> dict[str, str]:
     positions = f"{_count(stats.image_tokens, 'position')} of the prompt" if stats.image_tokens else "no picture"
     kept = f", {stats.kept_tokens:,} of them known already" if stats.kept_tokens else ""
-    speed = f", {stats.tokens_per_second:,.0f} tokens/s" if stats.tokens_per_second else ""
+    steps = f" in {_count(stats.decode_steps, 'step')}" if stats.decoded_tokens > stats.decode_steps else ""
+    speed = f", {stats.tokens_per_second:,.0f} tokens/s{steps}" if stats.tokens_per_second else ""
     return {
         "load": "once",
         "image": f"{positions}, features known already" if stats.cached_images else positions,

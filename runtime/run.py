@@ -101,6 +101,7 @@ class Settings:
     max_new_tokens: int
     max_pixels: int
     reroute: Reroute
+    lookup: bool
     options: tuple[str, ...]
     stats: bool
     json: bool
@@ -119,6 +120,7 @@ class Session:
             backend=settings.backend,
             threads=settings.threads,
             trust_engines=settings.trust_engines,
+            lookup=settings.lookup,
             note=say,
         )
 

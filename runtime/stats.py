@@ -15,8 +15,10 @@ class Stats:
 
     ``load``: opening the bundle (once). ``image``: reading the pictures and the vision encoder. ``experts``: embedding
     the prompt and the mixture of experts. ``prefill``: the prompt through the LLM. ``decode``: every step after the
-    first token; steps shared with other answers count in full. ``cached_images``: pictures whose features were known.
-    ``kept_tokens``: positions at the start of the prompt that the KV cache held from the question before.
+    first token; steps shared with other answers count in full. ``decoded_tokens`` came from ``decode_steps`` steps, the
+    token that ends an answer among them: more tokens than steps where drafts were right. ``cached_images``: pictures
+    whose features were known. ``kept_tokens``: positions at the start of the prompt that the KV cache held from the
+    question before.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
@@ -24,6 +26,7 @@ class Stats:
     image_tokens: int = 0
     new_tokens: int = 0
     decode_steps: int = 0
+    decoded_tokens: int = 0
     cached_images: int = 0
     kept_tokens: int = 0
 
@@ -36,6 +39,12 @@ class Stats:
         finally:
             self.seconds[stage] += time.perf_counter() - start
 
+    def add_step(self, seconds: float, *, tokens: int) -> None:
+        """One decode step, which chose ``tokens`` of this answer."""
+        self.seconds["decode"] += seconds
+        self.decode_steps += 1
+        self.decoded_tokens += tokens
+
     @property
     def first_token_seconds(self) -> float:
         """From the question to the first token; loading the bundle is not part of it."""
@@ -44,7 +53,7 @@ class Stats:
     @property
     def tokens_per_second(self) -> float:
         """Speed of decoding, 0 where nothing was decoded: the first token comes from the prefill and is not counted."""
-        return self.decode_steps / self.seconds["decode"] if self.decode_steps else 0.0
+        return self.decoded_tokens / self.seconds["decode"] if self.decode_steps else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: ``tokens`` counts, and ``timings`` in milliseconds and tokens per second."""
@@ -54,6 +63,7 @@ class Stats:
                 "image": self.image_tokens,
                 "kept": self.kept_tokens,
                 "new": self.new_tokens,
+                "steps": self.decode_steps,
             },
             "timings": {
                 **{f"{stage}_ms": round(1e3 * seconds, 3) for stage, seconds in self.seconds.items()},

@@ -4,6 +4,7 @@ The KV cache is a buffer of ``max_len`` positions per layer that ``GroupQueryAtt
 runtime binds ``present.*`` to the buffer of ``past_key_values.*`` it is updated in place and nothing is copied.
 ``seqlens_k`` is each sequence's total valid length minus one, ``total_sequence_length`` the longest of them: both
 count this call's tokens. A first call may be padded on the right; later calls of more than one token need batch 1.
+``kept_positions`` says of how many positions at each sequence's end logits are wanted; one, unless it is given.
 """
 
 from typing import ClassVar
@@ -110,13 +111,18 @@ class OrtDialect(OrtProducts):
         # The past is what the longest sequence has beyond this call; a row's last valid token lies seqlens_k - past
         # into the call. Bounded, because in a ragged step of one token a shorter sequence has less past than that.
         zero, one = (self.constant(np.array(number, np.int64)) for number in (0, 1))
-        with self.scope("last_position"):
+        with self.scope("last_positions"):
+            kept = self.option("kept_positions", 1)
             seqlens, total = (self.cast(value, ir.DataType.INT64) for value in cache.controls[:2])
-            sequence = self.op("Gather", [cache.shape, one])
+            batch, sequence = (self.op("Gather", [cache.shape, number]) for number in (zero, one))
             past = self.op("Sub", [total, sequence])
-            place = self.op("Max", [self.op("Sub", [seqlens, past]), zero])
-            place = self.reshape(self.op("Min", [place, self.op("Sub", [sequence, one])]), -1, 1)
-            return [self.op("GatherND", [self._sequences(value, cache), place], {"batch_dims": 1}) for value in rows]
+            last = self.reshape(self.op("Sub", [seqlens, past]), -1, 1)
+            before = self.op("Range", [self.op("Sub", [one, kept]), one, one])
+            place = self.op("Max", [self.add(last, before), zero])
+            place = self.op("Min", [place, self.op("Sub", [sequence, one])])
+            first = self.multiply(self.op("Range", [zero, batch, one]), sequence)
+            place = self.reshape(self.add(self.reshape(first, -1, 1), place), -1)
+            return [self.op("Gather", [value, place]) for value in rows]
 
     def _sequences(self, rows: ir.Value, cache: KVCache) -> ir.Value:
         """Rows as ``[batch, seq, width]``."""

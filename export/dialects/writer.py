@@ -77,6 +77,7 @@ class GraphWriter:
         self._used: Counter[str] = Counter()
         self._nodes: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
+        self._options: list[ir.Value] = []
         self._outputs: list[ir.Value] = []
         self._constants: dict[str, ir.Value] = {}
         self._stored: dict[str, tuple[ir.Value, Region]] = {}
@@ -155,6 +156,13 @@ class GraphWriter:
         self._inputs.append(value)
         return value
 
+    def option(self, name: str, default: int) -> ir.Value:
+        """An int64 scalar that who runs the graph may give: an input whose initialiser is its default."""
+        tensor = ir.tensor(np.array(default, np.int64), name=name)
+        value = ir.Value(name=name, shape=ir.Shape(()), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self._options.append(value)
+        return value
+
     def output(self, name: str, value: ir.Value, axes: Sequence[str | int], dtype: str | None = None) -> None:
         """Make ``value`` the graph output ``name``; ``dtype`` as in ``input``."""
         value = self.cast(value, TYPES[dtype] if dtype else self.compute)
@@ -177,10 +185,10 @@ class GraphWriter:
                 name=name,
             )
         graph = ir.Graph(
-            self._inputs,
+            [*self._inputs, *self._options],
             self._outputs,
             nodes=self._nodes,
-            initializers=[*(value for value, _ in self._stored.values()), *self._constants.values()],
+            initializers=[*(value for value, _ in self._stored.values()), *self._constants.values(), *self._options],
             opset_imports=dict(self.opsets),
             name=self._path[0].strip("/").replace("/", "."),
         )

@@ -1,9 +1,9 @@
 """The language model's graph: embeddings and KV cache to the logits of the last position and the extended cache.
 
-``inputs_embeds [batch, seq, C]`` and the dialect's cache inputs → ``logits [batch, vocabulary]`` float32 and
-``present.N.key``, ``present.N.value``. One graph serves prefill and decode, unless a plan has a second one for prompts
-that extends the cache alone, with other kernels: all but a prompt's last position need no logits, and of the last
-layer nothing but keys and values.
+``inputs_embeds [batch, seq, C]`` and the dialect's cache inputs → ``logits [rows, vocabulary]`` float32, one row per
+sequence or, where a dialect can give more, per position asked for, and ``present.N.key``, ``present.N.value``. One
+graph serves prefill and decode, unless a plan has a second one for prompts that extends the cache alone, with other
+kernels: all but a prompt's last position need no logits, and of the last layer nothing but keys and values.
 """
 
 import onnx_ir as ir
@@ -20,7 +20,7 @@ def write_decoder(ops: Dialect, model: Architecture, max_len: int) -> None:
     cache, normed = _write_layers(ops, model.decoder, max_len, logits=True)
     with ops.scope("lm_head"), ops.component("lm_head"):
         logits = ops.linear(normed, EMBEDDING if model.decoder.tied else HEAD, bias=False)
-    ops.output("logits", logits, ("batch", model.decoder.vocabulary), "float32")
+    ops.output("logits", logits, ("rows", model.decoder.vocabulary), "float32")
     ops.output_cache(cache)
 
 

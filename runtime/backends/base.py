@@ -21,14 +21,15 @@ class Backend(Protocol):
     """An engine with the three graphs of one bundle loaded. C is the LLM's width, P the positions of one picture.
 
     ``embeds_dtype`` is the dtype of embeddings at the decoder's border; ``max_len`` the most positions and
-    ``max_slots`` the most slots a cache may have, None where only memory bounds them. Methods may be called from
-    several threads at once, with different caches.
+    ``max_slots`` the most slots a cache may have, None where only memory bounds them. ``extends`` says whether there is
+    an ``extend``. Methods may be called from several threads at once, with different caches.
     """
 
     name: str
     embeds_dtype: str
     max_len: int
     max_slots: int | None
+    extends: bool
 
     def encode_images(self, pixel_values: np.ndarray) -> np.ndarray:
         """float32 ``[images, 3, S, S]`` to features ``[images, P, C]``; no question enters, so they keep."""
@@ -55,4 +56,10 @@ class Backend(Protocol):
 
         ``lengths`` int ``[rows]`` are the positions each slot holds before; a row of a free slot has length 0 and its
         logits mean nothing. The result is valid until the next call with the same cache.
+        """
+
+    def extend(self, inputs_embeds: np.ndarray, cache: KVCache, *, slot: int, start: int) -> np.ndarray:
+        """Several steps at once: ``[T, C]`` behind the ``start`` positions of ``slot`` to float32 ``[T, vocab]``.
+
+        The logits are those of T steps of one position, but for rounding. The result is valid as that of ``decode`` is.
         """

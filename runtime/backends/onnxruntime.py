@@ -26,6 +26,8 @@ _ONNX_TYPES = {
     "int64": "tensor(int64)",
     "bool": "tensor(bool)",
 }
+# The decoder's option: of how many positions at its end there are logits. Graphs of older exports have it not.
+_KEPT = "kept_positions"
 
 
 def available() -> bool:
@@ -41,7 +43,8 @@ class OrtCache:
         kv_heads, head_dim = shape
         # Zeros, not empty: 0 x NaN from memory nobody wrote would be NaN.
         self.arrays = [np.zeros((slots, kv_heads, max_len, head_dim), dtype) for _ in range(2 * layers)]
-        self.steps: dict[int, _DecodeStep] = {}
+        # By slots and positions.
+        self.steps: dict[tuple[int, int, int], _DecodeStep] = {}
 
 
 class OnnxRuntimeBackend:
@@ -70,6 +73,9 @@ class OnnxRuntimeBackend:
 
         with ThreadPoolExecutor(len(manifest.graphs)) as pool:
             self._sessions = dict(zip(manifest.graphs, pool.map(create, manifest.graphs), strict=True))
+        # int8 takes one scale for all rows of a product: what a position gives then depends on those beside it.
+        options = {node.name for node in self._sessions["decoder"].get_overridable_initializers()}
+        self.extends = _KEPT in options and manifest.precision != "int8"
 
     def encode_images(self, pixel_values: np.ndarray) -> np.ndarray:
         """See ``Backend.encode_images``."""
@@ -99,13 +105,23 @@ class OnnxRuntimeBackend:
 
     def decode(self, inputs_embeds: np.ndarray, lengths: np.ndarray, cache: OrtCache) -> np.ndarray:
         """See ``Backend.decode``."""
-        rows = len(inputs_embeds)
-        step = cache.steps.get(rows)
-        if step is None:
-            empty = np.empty((rows, 1, self._dims.hidden_size), self.embeds_dtype)
-            step = cache.steps[rows] = _DecodeStep(self, cache, slice(0, rows), empty)
+        step = self._step(cache, slice(0, len(inputs_embeds)), 1)
         step.inputs_embeds[:, 0] = inputs_embeds
         return step(lengths)
+
+    def extend(self, inputs_embeds: np.ndarray, cache: OrtCache, *, slot: int, start: int) -> np.ndarray:
+        """See ``Backend.extend``."""
+        step = self._step(cache, slice(slot, slot + 1), len(inputs_embeds))
+        step.inputs_embeds[0] = inputs_embeds
+        return step(np.array([start], np.int32))
+
+    def _step(self, cache: OrtCache, rows: slice, positions: int) -> _DecodeStep:
+        """The step of ``positions`` in the slots ``rows``, bound at its first use."""
+        key = rows.start, rows.stop, positions
+        if key not in cache.steps:
+            empty = np.empty((rows.stop - rows.start, positions, self._dims.hidden_size), self.embeds_dtype)
+            cache.steps[key] = _DecodeStep(self, cache, rows, empty, kept=positions)
+        return cache.steps[key]
 
     def _run(self, role: str, outputs: list[str], **inputs: np.ndarray) -> list[np.ndarray]:
         graph = self._graphs[role]
@@ -119,8 +135,9 @@ class OnnxRuntimeBackend:
 class _DecodeStep:
     """The decoder with every input and output bound once; a step then only writes a few numbers and runs.
 
-    ``inputs_embeds`` ``[rows, T, C]`` is the memory the graph reads; ``rows`` says which slots of the cache. The graph
-    for prompts has no logits: its calls extend the cache, and what they return means nothing.
+    ``inputs_embeds`` ``[rows, T, C]`` is the memory the graph reads; ``rows`` says which slots of the cache, and
+    ``kept`` of how many of their last positions logits are wanted. The graph for prompts has no logits: its calls
+    extend the cache, and what they return means nothing.
     """
 
     def __init__(
@@ -130,12 +147,14 @@ class _DecodeStep:
         rows: slice,
         inputs_embeds: np.ndarray,
         role: str = "decoder",
+        *,
+        kept: int = 1,
     ) -> None:
         self.inputs_embeds = np.ascontiguousarray(inputs_embeds, backend.embeds_dtype)
         count = len(self.inputs_embeds)
         self._last = np.zeros(count, np.int32)
         self._total = np.zeros((), np.int32)
-        self._logits = np.empty((count, backend._dims.vocab_size), np.float32)
+        self._logits = np.empty((count * kept, backend._dims.vocab_size), np.float32)
         self._role, self._session = role, backend._sessions[role]
         self._binding = self._session.io_binding()
         # An OrtValue made from an array shares its memory and does not keep it alive: this list does.
@@ -147,6 +166,9 @@ class _DecodeStep:
         bind_in("total_sequence_length", value(self._total))
         if role != PREFILL:
             bind_out("logits", value(self._logits))
+        if kept > 1:
+            self._arrays.append(np.array(kept, np.int64))
+            bind_in(_KEPT, value(self._arrays[-1]))
         for layer in range(backend._dims.layers):
             for kind, array in (("key", cache.arrays[2 * layer]), ("value", cache.arrays[2 * layer + 1])):
                 self._arrays.append(array[rows])
@@ -155,7 +177,7 @@ class _DecodeStep:
                 bind_out(f"present.{layer}.{kind}", shared)
 
     def __call__(self, lengths: np.ndarray) -> np.ndarray:
-        """Run behind ``lengths`` ``[rows]`` positions; logits float32 ``[rows, vocab]``, valid until the next call."""
+        """Run behind ``lengths`` ``[rows]`` positions; logits float32 ``[rows x kept, vocab]``, until the next call."""
         # GroupQueryAttention wants the total of each row less one, and the largest total.
         self._last[:] = lengths + (self.inputs_embeds.shape[1] - 1)
         self._total[...] = self._last.max() + 1

@@ -29,6 +29,7 @@ class TensorRTBackend:
     """
 
     name = "tensorrt"
+    extends = False
     embeds_dtype = "float32"
 
     def __init__(

@@ -107,7 +107,7 @@ def test_the_model_may_end_the_answer(tmp_path, picture):
     assert list(answer.token_ids) == tokens[:-1]
     assert tokens[-1] in PromptEncoder(tiny_tokenizer()).stop_ids
     assert answer.stats.new_tokens == len(tokens) - 1
-    assert answer.stats.decode_steps == len(tokens) - 1
+    assert answer.stats.decoded_tokens == len(tokens) - 1
 
 
 # -- streams, chats, batches ------------------------------------------------------------------------------------------
@@ -398,7 +398,7 @@ def test_stats_add_up(parrot, picture):
     stats = parrot.ask(buffer.getvalue(), QUESTION, max_new_tokens=9).stats
     assert stats.seconds["load"] == parrot.load_seconds > 0
     assert all(seconds > 0 for seconds in stats.seconds.values())
-    assert (stats.new_tokens, stats.decode_steps, stats.image_tokens) == (9, 8, 5)
+    assert (stats.new_tokens, stats.decoded_tokens, stats.image_tokens) == (9, 8, 5)
     assert stats.tokens_per_second == pytest.approx(8 / stats.seconds["decode"])
     assert stats.first_token_seconds == pytest.approx(sum(stats.seconds[s] for s in ("image", "experts", "prefill")))
 

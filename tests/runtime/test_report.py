@@ -11,7 +11,8 @@ from parrot_runtime.stats import Stats
 
 def _answer(routing=True):
     seconds = {"load": 1.5, "image": 0.0202, "experts": 0.001, "prefill": 0.0304, "decode": 0.2}
-    stats = Stats(seconds, prompt_tokens=1098, image_tokens=10, new_tokens=11, decode_steps=10, cached_images=0)
+    stats = Stats(seconds, prompt_tokens=1098, image_tokens=10, new_tokens=11, decode_steps=10)
+    stats.decoded_tokens = 10
     shares = np.array([[0.125, 0.875], [0.5, 0.5]], np.float32) if routing else None
     return Answer("Bir kuş 鸟\n«طائر»", tuple(range(11)), stats, shares, "stop")
 
@@ -32,7 +33,7 @@ def test_the_table():
 
 def test_the_table_without_a_picture_and_without_a_step():
     answer = _answer(routing=False)
-    answer.stats.image_tokens = answer.stats.decode_steps = 0
+    answer.stats.image_tokens = answer.stats.decode_steps = answer.stats.decoded_tokens = 0
     answer.stats.new_tokens = 1
     lines = as_table(answer, images=[]).splitlines()
     assert lines[1].endswith("no picture")
@@ -56,7 +57,7 @@ def test_the_json_is_one_line_and_says_it_all():
         "finish": "stop",
         "images": ["a.png", "b.png"],
         "bundle": "bundles/nano",
-        "tokens": {"prompt": 1098, "image": 10, "kept": 0, "new": 11},
+        "tokens": {"prompt": 1098, "image": 10, "kept": 0, "new": 11, "steps": 10},
         "timings": {
             "load_ms": 1500.0,
             "image_ms": 20.2,

@@ -6,6 +6,7 @@ and the numpy model shares none with the graphs.
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,8 @@ class _Author:
     def __init__(self, precision: str) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        # Inputs that have an initializer for their default.
+        self.options: list[str] = []
         self.float = np.float16 if precision == "float16" else np.float32
 
     def constant(self, name: str, value: np.ndarray | float | list[int]) -> str:
@@ -210,6 +213,7 @@ class _Author:
             [helper.make_tensor_value_info(t.name, types[t.dtype], list(t.axes)) for t in tensors]
             for tensors in (graph.inputs, graph.outputs)
         )
+        inputs += [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in self.options]
         proto = helper.make_graph(self.nodes, "tiny", inputs, outputs, self.initializers)
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +256,7 @@ def _experts(model: TinyModel, author: _Author, graph: Graph) -> None:
     author.add("Add", "image_features", mixed, outputs=("visual_tokens",))
 
 
-def _decoder(model: TinyModel, author: _Author, graph: Graph) -> None:
+def _decoder(model: TinyModel, author: _Author, graph: Graph, *, kept: bool = True) -> None:
     c, d, w = author.constant, model.dims, model.weights
     half = d.head_dim // 2
     angle = np.arange(d.max_len)[:, None] * THETA ** (-np.arange(half) / half)
@@ -287,7 +291,13 @@ def _decoder(model: TinyModel, author: _Author, graph: Graph) -> None:
         gate = linear(h, f"{n}.gate")
         gated = author.add("Mul", author.add("Mul", gate, author.add("Sigmoid", gate)), linear(h, f"{n}.up"))
         x = author.add("Add", x, linear(gated, f"{n}.down"))
-    last = author.add("Gather", x, c("minus_one", np.array(-1)), axis=1)
+    if kept:
+        author.options.append(c("kept_positions", np.array(1)))
+        start = author.add("Neg", author.add("Reshape", "kept_positions", c("flat", [1])))
+        last = author.add("Slice", x, start, c("end", [2**31 - 1]), c("sequence", [1]))
+        last = author.add("Reshape", last, c("rows", [-1, d.hidden_size]))
+    else:
+        last = author.add("Gather", x, c("minus_one", np.array(-1)), axis=1)
     logits = linear(norm(last, "norm"), "head")
     author.add("Cast", logits, outputs=("logits",), to=TensorProto.FLOAT)
 
@@ -332,12 +342,18 @@ def _graphs(dims: ModelDims, dtype: str) -> dict[str, Graph]:
     return graphs
 
 
-def write_bundle(folder: Path, model: TinyModel, *, dtype: str = "float32", name: str = "tiny") -> Path:
-    """Write ``model`` as a bundle with ``dtype`` (float32 or float16) inside and at its borders."""
+def write_bundle(
+    folder: Path, model: TinyModel, *, dtype: str = "float32", name: str = "tiny", kept: bool = True
+) -> Path:
+    """Write ``model`` as a bundle with ``dtype`` (float32 or float16) inside and at its borders.
+
+    ``kept``: the decoder takes ``kept_positions``, as those of today's exports do.
+    """
     graphs = _graphs(model.dims, dtype)
     for role, graph in graphs.items():
         author = _Author(dtype)
-        {"encoder": _encoder, "experts": _experts, "decoder": _decoder}[role](model, author, graph)
+        decoder = partial(_decoder, kept=kept)
+        {"encoder": _encoder, "experts": _experts, "decoder": decoder}[role](model, author, graph)
         author.save(folder / graph.file, graph)
     save_file({"embed_tokens.weight": model.weights["embed"].astype(dtype)}, folder / EMBEDDING_NAME)
     tiny_tokenizer().save(str(folder / TOKENIZER_NAME))

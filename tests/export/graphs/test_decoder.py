@@ -18,7 +18,7 @@ class Decoding:
         self.past = {name: np.zeros((batch, KV_HEADS, MAX_LEN, HEAD_DIM), np.float32) for name in CACHE}
         self.sequences = [np.empty((0, WIDTH), np.float32) for _ in range(batch)]
 
-    def step(self, embeds: np.ndarray, valid: list[int]) -> np.ndarray:
+    def step(self, embeds: np.ndarray, valid: list[int], **options: np.ndarray) -> np.ndarray:
         """Run ``[batch, seq, C]``, of which row b's first ``valid[b]`` positions are real."""
         self.sequences = [
             np.concatenate([old, new[:count]]) for old, new, count in zip(self.sequences, embeds, valid, strict=True)
@@ -26,7 +26,8 @@ class Decoding:
         lengths = np.array([len(sequence) for sequence in self.sequences], np.int32)
         past = {f"past_key_values.{name}": array for name, array in self.past.items()}
         total = np.array(lengths.max(), np.int32)
-        got = self.tiny.run("decoder", inputs_embeds=embeds, seqlens_k=lengths - 1, total_sequence_length=total, **past)
+        controls = {"seqlens_k": lengths - 1, "total_sequence_length": total} | options
+        got = self.tiny.run("decoder", inputs_embeds=embeds, **controls, **past)
         self.past = {name: got[f"present.{name}"] for name in CACHE}
         return got["logits"]
 
@@ -52,6 +53,27 @@ def test_prefill_and_decode_are_torchs(exported, form, precision):
     for number in range(3):
         logits = decoding.step(draw(3, 1, WIDTH) + number, valid=[1, 1, 1])
         assert relative_error(logits, decoding.expected()) < TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("kept", [1, 5, 7])
+def test_logits_of_as_many_positions_as_asked_for(exported, kept):
+    """Behind 26 positions seven more in one call, as a draft is checked: each as torch has it after that position."""
+    decoding, embeds = Decoding(exported("paper"), batch=1), draw(1, 33, WIDTH)
+    decoding.step(embeds[:, :26], valid=[26])
+    logits = decoding.step(embeds[:, 26:], valid=[7], kept_positions=np.array(kept))
+    with torch.no_grad():
+        expected = decoding.tiny.model(inputs_embeds=torch.from_numpy(embeds)).logits[0, -kept:].numpy()
+    assert logits.shape == expected.shape
+    assert relative_error(logits, expected) < 1e-5
+
+
+def test_logits_of_several_positions_of_sequences_of_several_lengths(exported):
+    decoding, embeds = Decoding(exported("paper"), batch=3), draw(3, 33, WIDTH)
+    logits = decoding.step(embeds, valid=[33, 20, 4], kept_positions=np.array(3)).reshape(3, 3, -1)
+    with torch.no_grad():
+        for got, sequence, length in zip(logits, embeds, (33, 20, 4), strict=True):
+            whole = decoding.tiny.model(inputs_embeds=torch.from_numpy(sequence[None, :length])).logits[0]
+            assert relative_error(got, whole[-3:].numpy()) < 1e-5
 
 
 def test_a_prompt_in_chunks_is_the_whole_prompt(exported):
