@@ -10,7 +10,7 @@ import numpy as np
 
 from parrot_benchmarks.workload import TRANSFORMERS, Cost, Workload, median, run
 from parrot_runtime.command import ParrotGroup, verbose_option
-from parrot_runtime.errors import InputError
+from parrot_runtime.errors import InputError, ParrotError
 
 _HEADER = ("load s", "vision s", "prefill s", "first token s", "total s", "ms per step", "memory MiB")
 _FIELDS = ("load", "vision", "prefill", "first", "total", "step_ms", "memory")
@@ -48,13 +48,18 @@ def _workload_options(function):
 @click.option("--json", "as_json", is_flag=True, help="For a program.")
 @verbose_option
 def machine(threads: int | None, as_json: bool) -> None:
-    """Measure reading memory, and products of the sizes models have.
+    """Measure reading memory, and products of the sizes models have; `parrot-run --stats` shows answers beside it.
 
     Example: parrot-bench machine --threads 2
     """
     from parrot_benchmarks.machine import measure
+    from parrot_runtime.rates import keep_limits
 
     found = measure(threads or os.cpu_count() or 1)
+    try:
+        keep_limits(found)
+    except OSError as error:
+        raise ParrotError(f"the figures cannot be kept for parrot-run ({error}); check XDG_STATE_HOME") from error
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found)))
         return

@@ -7,12 +7,12 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError
+from parrot_runtime.rates import Limits
 
 MICROSOFT = "com.microsoft"
 # Far more than any cache holds, so that it comes from memory; and the shape of a feed-forward layer at 0.5B.
@@ -21,22 +21,7 @@ _ROWS, _IN, _OUT = 620, 896, 4864
 _BLOCK = 128
 
 
-@dataclass(frozen=True)
-class Machine:
-    """``threads`` and what they reach together.
-
-    ``read`` in GB/s, ``fp32`` and ``int8`` products of many rows in GFLOP/s, and ``int4_row``, a product of one row on
-    4-bit weights, in GB/s of weights read.
-    """
-
-    threads: int
-    read: float
-    fp32: float
-    int8: float
-    int4_row: float
-
-
-def measure(threads: int, rounds: int = 7) -> Machine:
+def measure(threads: int, rounds: int = 7) -> Limits:
     """Measure all of it; ``rounds`` of each, in turn, of which the median counts. Raises InputError."""
     timed = {
         "read": _reader(threads),
@@ -52,7 +37,7 @@ def measure(threads: int, rounds: int = 7) -> Machine:
             seconds[name].append(time.perf_counter() - start)
     # The first round is where memory is taken and kernels are chosen.
     rates = {name: work / statistics.median(seconds[name][1:]) / 1e9 for name, (_, work) in timed.items()}
-    return Machine(threads, **rates)
+    return Limits(threads, **rates)
 
 
 def _reader(threads: int) -> tuple[Callable[[], object], float]:

@@ -49,11 +49,23 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """One graph of the bundle: its file (relative, ``/`` between folders) and what goes in and out, in order."""
+    """One graph of the bundle: its file (relative, ``/`` between folders) and what goes in and out, in order.
+
+    ``weight_bytes`` are the bytes of weights that a run reads from memory; ``multiply_adds`` those of its products with
+    weights for each position it is given, without the output layer's. 0 where it is not known.
+    """
 
     file: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    weight_bytes: int = 0
+    multiply_adds: int = 0
+
+    def __post_init__(self) -> None:
+        if self.weight_bytes < 0 or self.multiply_adds < 0:
+            raise ValueError(
+                f"{self.file} reads {self.weight_bytes} bytes, {self.multiply_adds} products; expected 0 or more"
+            )
 
     def tensor(self, name: str) -> Tensor:
         """The input or output called ``name``. Raises BundleError when the graph has none."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,36 +12,54 @@ if TYPE_CHECKING:
 
     from parrot_runtime.answer import Answer
     from parrot_runtime.options import Choice
+    from parrot_runtime.rates import Rate
     from parrot_runtime.stats import Stats
 
+_NOTHING: Mapping[str, Rate] = MappingProxyType({})
 
-def as_json(question: str, answer: Answer, *, images: Sequence[str], bundle: str) -> str:
+
+def as_json(
+    question: str, answer: Answer, *, images: Sequence[str], bundle: str, reached: Mapping[str, Rate] = _NOTHING
+) -> str:
     """One line of JSON."""
-    return _json(question, {"answer": answer.text, "finish": answer.finish}, answer, images, bundle)
+    return _json(question, {"answer": answer.text, "finish": answer.finish}, answer, images, bundle, reached)
 
 
-def choice_as_json(question: str, choice: Choice, *, images: Sequence[str], bundle: str) -> str:
+def choice_as_json(
+    question: str, choice: Choice, *, images: Sequence[str], bundle: str, reached: Mapping[str, Rate] = _NOTHING
+) -> str:
     """One line of JSON, with the share of each option."""
     shares = {option: round(share, 6) for option, share in choice.shares.items()}
-    return _json(question, {"answer": choice.text, "choices": shares}, choice, images, bundle)
+    return _json(question, {"answer": choice.text, "choices": shares}, choice, images, bundle, reached)
 
 
-def _json(question: str, result: dict, answer: Answer | Choice, images: Sequence[str], bundle: str) -> str:
+def _json(
+    question: str,
+    result: dict,
+    answer: Answer | Choice,
+    images: Sequence[str],
+    bundle: str,
+    reached: Mapping[str, Rate],
+) -> str:
     routing = None if answer.routing is None else [[round(float(share), 6) for share in row] for row in answer.routing]
     record = {"question": question, **result, "images": list(images), "bundle": bundle}
-    return json.dumps(record | answer.stats.as_dict() | {"routing": routing}, ensure_ascii=False)
+    measured = answer.stats.as_dict() | {"reached": {stage: rate.as_dict() for stage, rate in reached.items()}}
+    return json.dumps(record | measured | {"routing": routing}, ensure_ascii=False)
 
 
-def choice_as_table(choice: Choice, *, images: Sequence[str]) -> str:
+def choice_as_table(choice: Choice, *, images: Sequence[str], reached: Mapping[str, Rate] = _NOTHING) -> str:
     """``as_table``, with the share of each option before it."""
     shares = "".join(f"{option!s:>8} {share:.1%}" for option, share in choice.shares.items())
-    return f"  {'choices':<8}{shares}\n{as_table(choice, images=images)}"
+    return f"  {'choices':<8}{shares}\n{as_table(choice, images=images, reached=reached)}"
 
 
-def as_table(answer: Answer | Choice, *, images: Sequence[str]) -> str:
-    """The time of each stage and the router's shares, a few aligned lines."""
+def as_table(answer: Answer | Choice, *, images: Sequence[str], reached: Mapping[str, Rate] = _NOTHING) -> str:
+    """The time of each stage, what it reached, and the router's shares, a few aligned lines."""
     stats = answer.stats
-    lines = [f"  {stage:<8}{_time(stats.seconds[stage]):>10}  {note}".rstrip() for stage, note in _notes(stats).items()]
+    lines = []
+    for stage, note in _notes(stats).items():
+        said = f"{note}, {reached[stage]}" if stage in reached else note
+        lines.append(f"  {stage:<8}{_time(stats.seconds[stage]):>10}  {said}".rstrip())
     lines.append(f"  first token after {_time(stats.first_token_seconds)}")
     if answer.routing is not None:
         lines += _routing(answer.routing, images)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from parrot_runtime.cache import Picture
     from parrot_runtime.names import BackendName, Reroute
     from parrot_runtime.parrot import Chat
+    from parrot_runtime.rates import Rate
     from parrot_runtime.sampling import Sampling
+    from parrot_runtime.stats import Stats
 
 STDIN = "-"
 # What people call pictures: formats that are read, and others, so that those are refused by name and not asked.
@@ -144,21 +146,31 @@ class Session:
                 click.echo()
         answer = stream.answer
         answer.stats.seconds["image"] += read_seconds
+        reached = self._reached(answer.stats) if settings.json or stats else {}
         if settings.json:
-            click.echo(as_json(question, answer, images=names, bundle=shown(self._folder)))
+            click.echo(as_json(question, answer, images=names, bundle=shown(self._folder), reached=reached))
         if stats:
-            click.echo(as_table(answer, images=names), err=True)
+            click.echo(as_table(answer, images=names, reached=reached), err=True)
 
     def choose(self, pictures: Sequence[Picture], question: str, names: Sequence[str], read_seconds: float) -> None:
         """Score the options, and show the likeliest."""
         choice = self.parrot.choose(list(pictures), question, self.settings.options)
         choice.stats.seconds["image"] += read_seconds
+        reached = self._reached(choice.stats)
         if self.settings.json:
-            click.echo(choice_as_json(question, choice, images=names, bundle=shown(self._folder)))
+            click.echo(choice_as_json(question, choice, images=names, bundle=shown(self._folder), reached=reached))
         else:
             click.echo(choice.text)
         if self.settings.stats:
-            click.echo(choice_as_table(choice, images=names), err=True)
+            click.echo(choice_as_table(choice, images=names, reached=reached), err=True)
+
+    def _reached(self, stats: Stats) -> dict[str, Rate]:
+        """What onnxruntime reached on this CPU; nothing is known of other engines."""
+        if self.parrot.backend != "onnxruntime":
+            return {}
+        from parrot_runtime.rates import kept_limits, rates
+
+        return rates(stats, self.parrot.manifest, kept_limits())
 
 
 def run(pictures: Sequence[str], questions: Sequence[str], settings: Settings) -> None:

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from parrot_benchmarks import cli
 from parrot_benchmarks.workload import Cost
+from parrot_runtime.rates import kept_limits
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHIPPED = FOLDER.parent / "runtime" / "bundles" / "nano-fp16"
@@ -54,6 +55,7 @@ def test_a_machine_has_figures(monkeypatch):
     assert set(found) == {"read", "fp32", "int8", "int4_row"}
     assert all(value > 0 for value in found.values())
     assert "GFLOP/s" in bench("machine", "--threads", 1).stdout
+    assert kept_limits().threads == 1
 
 
 def test_a_bundle_is_measured_in_a_process_of_its_own():

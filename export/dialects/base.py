@@ -117,7 +117,7 @@ class Dialect(GraphWriter, abc.ABC):
 
     def linear(self, rows: ir.Value, *modules: str, bias: bool = True) -> ir.Value:
         """x·Wᵀ + b of one module, or of several on the same input with their outputs side by side."""
-        self.products[modules[0]] = rows
+        self.enter(rows, *modules)
         inputs = [rows, self.matrix(*(f"{module}.weight" for module in modules))]
         if bias:
             inputs.append(self.vector(*(f"{module}.bias" for module in modules)))
@@ -129,7 +129,7 @@ class Dialect(GraphWriter, abc.ABC):
 
     def mix(self, rows: ir.Value, module: str) -> ir.Value:
         """The sum over experts of their output products: rows ``[tokens, E·I]`` on weights ``[E, C, I]``."""
-        self.products[module] = rows
+        self.enter(rows, module)
         return self.op("Gemm", [rows, self.columns(f"{module}.weight")], {"transB": 1})
 
     def patches(self, pixels: ir.Value, module: str, size: int, *, bias: bool = False) -> ir.Value:

@@ -27,7 +27,7 @@ class OrtProducts(Dialect):
         block = int4_block(self.matrix_shape(*names)[1]) if self.plan.weights == "int4" else None
         if modules[0] in EXACT or not (block or self.plan.weights == "int8"):
             return super().linear(rows, *modules, bias=bias)
-        self.products[modules[0]] = rows
+        self.enter(rows, *modules)
         added = self.vector(*(f"{module}.bias" for module in modules)) if bias else None
         if block:
             return self._by_blocks(rows, names, block, added)
@@ -38,7 +38,7 @@ class OrtProducts(Dialect):
     def mix(self, rows: ir.Value, module: str) -> ir.Value:
         if self.plan.weights != "int8":
             return super().mix(rows, module)
-        self.products[module] = rows
+        self.enter(rows, module)
         return self._by_channels(rows, transposed_columns(self._checkpoint.tensors[f"{module}.weight"], _ROW_SCALES))
 
     def _by_channels(self, rows: ir.Value, pair: tuple[Block, Block], bias: ir.Value | None = None) -> ir.Value:

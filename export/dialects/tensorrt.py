@@ -69,7 +69,7 @@ class TensorRTDialect(QuantisedDialect):
 
     def narrow_linear(self, rows: ir.Value, *modules: str, bias: bool = True, shrink: float = 1.0) -> ir.Value:
         """``linear``, left in the type of the product; without bias, on rows that are divided by ``shrink`` before."""
-        self.products[modules[0]] = rows
+        self.enter(rows, *modules)
         names = [f"{module}.weight" for module in modules]
         if modules[0] in EXACT:
             operands = [rows, self.cast(self.matrix(*names), self.compute)]
@@ -86,7 +86,7 @@ class TensorRTDialect(QuantisedDialect):
         return self.scale(self.cast(narrow, self.compute), _HEADROOM)
 
     def mix(self, rows: ir.Value, module: str) -> ir.Value:
-        self.products[module] = rows
+        self.enter(rows, module)
         operands = [self.operand(rows, module), self.weight_columns(f"{module}.weight")]
         return self.cast(self.op("Gemm", operands, {"transB": 1}), self.compute)
 

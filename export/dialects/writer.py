@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from parrot_export.architecture import EMBEDDING, HEAD
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.plan import ComponentPlan, Plan
 from parrot_export.weights import Region, Shelf, computed, copied, flat, side_by_side
@@ -72,6 +73,7 @@ class GraphWriter:
         self._components = plan.components
         self.plan: ComponentPlan = plan.components[component]
         self.products: dict[str, ir.Value] = {}
+        self._multiply_adds: dict[str, int] = {}
         self._checkpoint, self._weights, self._elsewhere = checkpoint, weights, elsewhere or {}
         self._path = [root]
         self._used: Counter[str] = Counter()
@@ -101,6 +103,13 @@ class GraphWriter:
             yield
         finally:
             self.plan = outer
+
+    def enter(self, rows: ir.Value, *modules: str) -> None:
+        """Say that ``rows`` enter one product with the weights of ``modules``."""
+        self.products[modules[0]] = rows
+        if modules[0] not in (EMBEDDING, HEAD):
+            shapes = [self._checkpoint.tensors[f"{module}.weight"].shape for module in modules]
+            self._multiply_adds[modules[0]] = sum(map(math.prod, shapes))
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -196,7 +205,14 @@ class GraphWriter:
 
     def describe(self, file: str) -> Graph:
         """The graph's entry in the manifest, ``file`` being its path in the bundle."""
-        return Graph(file, tuple(map(_described, self._inputs)), tuple(map(_described, self._outputs)))
+        borders = (tuple(map(_described, values)) for values in (self._inputs, self._outputs))
+        # A weight that is stored in another type than it is used in is cast once, when the graph is loaded.
+        used = dict(self._weight_values.keys())
+        sizes = (
+            math.prod(region.shape) * used[name].itemsize if name in used else region.size
+            for name, (_, region) in self._stored.items()
+        )
+        return Graph(file, *borders, math.ceil(sum(sizes)), sum(self._multiply_adds.values()))
 
     # Constants and weights
 

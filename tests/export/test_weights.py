@@ -7,8 +7,9 @@ import tracemalloc
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
-from tiny_checkpoint import tiny_config, write_hollow_checkpoint
+from tiny_checkpoint import model_to_round, tiny_config, write_checkpoint, write_hollow_checkpoint
 
 from parrot_export.author import author
 from parrot_export.checkpoint import open_checkpoint
@@ -197,3 +198,24 @@ def test_authoring_reads_no_tensor_but_those_of_small_tables(tmp_path, monkeypat
     monkeypatch.setattr(StoredTensor, "chunks", listening)
     author(checkpoint, plan("fp16"), 96)
     assert sorted(read) == ["class_embedding", "position_embedding.weight"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+def test_graphs_say_what_they_read_and_multiply(tmp_path, precision):
+    """Against torch's own modules: a product per Linear, and bytes by the type it is computed in."""
+    model = model_to_round()
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path / "checkpoint", model))
+    graphs = author(checkpoint, plan(precision), 96).graphs
+    language = model.model.language_model
+    linear = [module.weight.numel() for module in language.modules() if isinstance(module, torch.nn.Linear)]
+    assert graphs["decoder"].multiply_adds == sum(linear)
+    vision = [*model.model.vision_tower.modules(), *model.model.multi_modal_projector.modules()]
+    # The class token's patches are a convolution; the last layers of the tower are not run.
+    used = [module.weight.numel() for module in vision if isinstance(module, torch.nn.Linear)]
+    assert 0.5 * sum(used) < graphs["encoder"].multiply_adds <= sum(used)
+    # fp16 is float32 arithmetic on a CPU, from weights that were cast when the graph was loaded.
+    bits = {"fp32": 32, "fp16": 32, "int8": 8, "int4": 4}[precision]
+    head = model.lm_head.weight.numel()
+    least = (sum(linear) + head) * bits / 8
+    # Norms, biases, scales of four bytes per block or channel, rotary tables.
+    assert least < graphs["decoder"].weight_bytes < 1.6 * least

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from parrot_runtime.answer import Answer
+from parrot_runtime.rates import Rate
 from parrot_runtime.report import as_json, as_table
 from parrot_runtime.stats import Stats
 
@@ -31,6 +32,15 @@ def test_the_table():
     ]
 
 
+def test_the_table_with_what_was_reached_and_with_several_tokens_a_step():
+    answer = _answer()
+    answer.stats.decode_steps = 4
+    reached = {"image": Rate(724.4, "GFLOP/s", None), "decode": Rate(27.12345, "GB/s", 41.0)}
+    lines = as_table(answer, images=["a", "b"], reached=reached).splitlines()
+    assert lines[1] == "  image      20.2 ms  10 positions of the prompt, 724 GFLOP/s"
+    assert lines[4] == "  decode    200.0 ms  11 tokens, 50 tokens/s in 4 steps, 27.1 of 41.0 GB/s"
+
+
 def test_the_table_without_a_picture_and_without_a_step():
     answer = _answer(routing=False)
     answer.stats.image_tokens = answer.stats.decode_steps = answer.stats.decoded_tokens = 0
@@ -48,7 +58,8 @@ def test_the_table_of_a_known_picture():
 
 
 def test_the_json_is_one_line_and_says_it_all():
-    text = as_json("ne?", _answer(), images=["a.png", "b.png"], bundle="bundles/nano")
+    reached = {"decode": Rate(27.12345, "GB/s", 41.0)}
+    text = as_json("ne?", _answer(), images=["a.png", "b.png"], bundle="bundles/nano", reached=reached)
     assert "\n" not in text
     assert "鸟" in text
     assert json.loads(text) == {
@@ -67,6 +78,7 @@ def test_the_json_is_one_line_and_says_it_all():
             "first_token_ms": 51.6,
             "tokens_per_second": 50.0,
         },
+        "reached": {"decode": {"value": 27.123, "unit": "GB/s", "limit": 41.0}},
         "routing": [[0.125, 0.875], [0.5, 0.5]],
     }
     assert json.loads(as_json("?", _answer(routing=False), images=[], bundle="b"))["routing"] is None
