@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from parrot_benchmarks.workload import TRANSFORMERS, Cost, Workload, median, run
+from parrot_benchmarks.subjects import PEERS
+from parrot_benchmarks.workload import Cost, Workload, median, run
 from parrot_runtime.command import ParrotGroup, verbose_option
 from parrot_runtime.errors import InputError, ParrotError
 
@@ -23,7 +24,7 @@ def main() -> None:
 
     \b
     parrot-bench machine
-    parrot-bench compare bundles/half-int4 bundles/half-fp16 --transformers runs/random/parrot-qwen2-0.5b
+    parrot-bench compare bundles/half-int4 bundles/half-fp16 --peer transformers=runs/random/parrot-qwen2-0.5b
     """
 
 
@@ -70,38 +71,84 @@ def machine(threads: int | None, as_json: bool) -> None:
     click.echo(f"  int8, many rows       {found.int8:8,.0f} GFLOP/s")
 
 
+@main.command("run")
+@click.argument("bundle")
+@_workload_options
+def measure_one(bundle: str, rounds: int, as_json: bool, **workload: int) -> None:
+    """Measure BUNDLE alone; medians, least and most.
+
+    Example: parrot-bench run bundles/nano-fp16 --tokens 16
+    """
+    _show(_in_turn([bundle], rounds, asked := Workload(**workload)), asked, as_json=as_json)
+
+
 @main.command()
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
-@click.option("--transformers", "checkpoint", metavar="CHECKPOINT", help="This checkpoint in torch, bf16, as well.")
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="KIND=PATH",
+    help=f"Another one with a model of its own: {', '.join(PEERS)}.",
+)
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it: a .png, .svg or .pdf.")
 @_workload_options
-def compare(bundles: tuple[str, ...], checkpoint: str | None, rounds: int, as_json: bool, **workload: int) -> None:
-    """Measure BUNDLEs, and a checkpoint in transformers, in turn; medians, and ratios to the first.
+def compare(
+    bundles: tuple[str, ...], peers: tuple[str, ...], plot: Path | None, rounds: int, as_json: bool, **workload: int
+) -> None:
+    """Measure BUNDLEs and peers in turn; medians, least and most, and ratios to the first bundle.
 
-    Example: parrot-bench compare bundles/nano-fp16 --rounds 5
+    transformers takes a checkpoint, llama.cpp a GGUF file, onnxruntime-genai the folder of its model builder, openvino
+    the folder that optimum-intel exported a vision-language model to; each must be installed beside Parrot. llama.cpp
+    and onnxruntime-genai are measured on words alone: --images 0.
+
+    \b
+    Example: parrot-bench compare bundles/half-int4 --peer llama.cpp=half-q4_0.gguf --images 0 --text 620
     """
-    subjects = [*bundles, *([f"{TRANSFORMERS}:{checkpoint}"] if checkpoint else [])]
+    subjects = [*bundles, *map(_peer, peers)]
     if len(set(subjects)) < len(subjects):
-        raise InputError("a bundle is named twice; name each once")
-    asked = Workload(**workload)
+        raise InputError("a bundle or peer is named twice; name each once")
+    costs = _in_turn(subjects, rounds, asked := Workload(**workload))
+    if plot is not None:
+        from parrot_benchmarks.plot import save_plot
+
+        named = dict(zip(_names(subjects), costs.values(), strict=True))
+        save_plot(plot, named, len(bundles), f"median of {rounds}, least to most; {_described(asked)}")
+    _show(costs, asked, as_json=as_json)
+
+
+def _peer(text: str) -> str:
+    kind, _, path = text.partition("=")
+    if kind not in PEERS or not path:
+        raise InputError(f"--peer is '{text}'; expected KIND=PATH, KIND being one of {', '.join(PEERS)}")
+    return f"{kind}:{path}"
+
+
+def _in_turn(subjects: list[str], rounds: int, workload: Workload) -> dict[str, list[Cost]]:
+    """What each costs in each round. Every other round is backwards: what drifts with time hits all of them alike."""
     costs: dict[str, list[Cost]] = {subject: [] for subject in subjects}
     for number in range(rounds):
-        # Every other round backwards: what drifts with time hits all of them alike.
         for subject in subjects if number % 2 == 0 else subjects[::-1]:
-            costs[subject].append(run(subject, asked))
+            costs[subject].append(run(subject, workload))
+    return costs
+
+
+def _show(costs: dict[str, list[Cost]], workload: Workload, *, as_json: bool) -> None:
     if as_json:
         record = {subject: [dataclasses.asdict(cost) for cost in each] for subject, each in costs.items()}
-        click.echo(json.dumps({"workload": dataclasses.asdict(asked), "rounds": record}))
+        click.echo(json.dumps({"workload": dataclasses.asdict(workload), "rounds": record}))
         return
     medians = {subject: median(each) for subject, each in costs.items()}
-    click.echo(f"median of {rounds}; {_described(asked)}\n")
-    _table([_row(_name(subject), cost) for subject, cost in medians.items()])
+    names, first = _names(list(costs)), next(iter(medians.values()))
+    rounds = len(next(iter(costs.values())))
+    click.echo(f"median of {rounds}; {_described(workload)}\n")
+    _table([_row(name, cost) for name, cost in zip(names, medians.values(), strict=True)])
     if rounds > 1:
         click.echo("\nleast and most\n")
-        _table([[_name(subject), *_spread(each)] for subject, each in costs.items()])
-    if len(subjects) > 1:
-        first = medians[subjects[0]]
-        click.echo(f"\nas a multiple of {_name(subjects[0])}\n")
-        _table([[_name(subject), *_ratios(cost, first)] for subject, cost in medians.items()])
+        _table([[name, *_spread(each)] for name, each in zip(names, costs.values(), strict=True)])
+    if len(costs) > 1:
+        click.echo(f"\nas a multiple of {names[0]}\n")
+        _table([[name, *_ratios(cost, first)] for name, cost in zip(names, medians.values(), strict=True)])
 
 
 @main.command()
@@ -151,9 +198,15 @@ def _described(workload: Workload) -> str:
     return ", ".join([*parts, f"batch {workload.batch}", f"threads {workload.threads or 'as many as cores'}"])
 
 
+def _names(subjects: list[str]) -> list[str]:
+    """What to call each: the last part of its path, or all of it where two would be called the same."""
+    short = [_name(subject) for subject in subjects]
+    return short if len(set(short)) == len(short) else subjects
+
+
 def _name(subject: str) -> str:
     kind, _, rest = subject.partition(":")
-    return f"{kind} {Path(rest).name}, bf16" if kind == TRANSFORMERS else Path(subject).name
+    return f"{kind} {Path(rest).name}" if kind in PEERS else Path(subject).name
 
 
 def _row(name: str, cost: Cost) -> list[str]:

@@ -1,5 +1,6 @@
 """The benchmarks measure what they say and show it; the figures themselves are nobody's promise."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from parrot_benchmarks import cli
 from parrot_benchmarks.workload import Cost
@@ -74,10 +76,10 @@ def test_transformers_runs_the_same_checkpoint(tmp_path):
     from tiny_checkpoint import tiny_model, write_checkpoint
 
     checkpoint = write_checkpoint(tmp_path / "tiny", tiny_model())
-    result = bench("compare", SHIPPED, "--transformers", checkpoint, "--rounds", 1, "--batch", 2, *SMALL)
+    result = bench("compare", SHIPPED, "--peer", f"transformers={checkpoint}", "--rounds", 1, "--batch", 2, *SMALL)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert sum(line.startswith("| transformers tiny, bf16") for line in lines) == 2
+    assert sum(line.startswith("| transformers tiny") for line in lines) == 2
     assert sum(line.startswith("| nano-fp16") for line in lines) == 2
 
 
@@ -100,6 +102,37 @@ def test_what_is_compared_takes_turns(costs):
     assert [subject for subject, _ in costs] == ["a", "b", "b", "a", "a", "b"]
     assert result.stdout.count("| a ") == 3  # medians, least and most, ratios
     assert bench("compare", "a", "a").exit_code == 2
+    assert bench("compare", "x/a", "y/a", "--rounds", 1).stdout.count("| x/a ") == 2
+    assert bench("run", "a", "--rounds", 2).stdout.count("| a ") == 2
+
+
+def test_a_comparison_is_drawn(costs, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    plot = tmp_path / "costs.png"
+    result = bench("compare", "a", "--peer", "llama.cpp=b.gguf", "--plot", plot)
+    assert result.exit_code == 0, result.output
+    assert [subject for subject, _ in costs[:2]] == ["a", "llama.cpp:b.gguf"]
+    with Image.open(plot) as picture:
+        assert picture.width > 1000
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
+    assert bench("compare", "a", "--plot", tmp_path / "costs.txt").exit_code == 2
+    assert bench("compare", "a", "--plot", tmp_path / "none" / "costs.png").exit_code == 1
+
+
+@pytest.mark.parametrize("peer", ["llama.cpp", "llama.cpp=", "llama=x", "=x"])
+def test_peers_that_are_none(costs, peer):
+    result = bench("compare", "a", "--peer", peer)
+    assert result.exit_code == 2
+    assert "KIND=PATH" in result.output
+
+
+@pytest.mark.parametrize("kind", ["llama.cpp", "onnxruntime-genai", "openvino"])
+def test_a_peer_that_is_not_installed_is_one_line(kind):
+    if importlib.util.find_spec(kind.replace(".", "_").replace("-", "_")):
+        pytest.skip(f"{kind} is installed here")
+    result = bench("compare", SHIPPED, "--peer", f"{kind}=x", "--rounds", 1, "--images", 0, *SMALL)
+    assert result.exit_code == 1
+    assert "is not installed here; run `pip install" in result.output
 
 
 def test_growth_is_fitted(costs):
