@@ -2,8 +2,9 @@
 
 One question is the case of one slot, a batch or a server that of several: the same path, and on the CPU the same
 tokens. A slot keeps what it held: a prompt that begins like the one before it (the system's text, the picture, the
-turns so far) is prefilled from where they part. While other answers are being decoded a prompt is prefilled in chunks,
-so that none of them waits longer than for one. An answer that is alone may take several tokens in one step.
+turns so far) is prefilled from where they part, and what another slot holds of it is copied. While other answers are
+being decoded a prompt is prefilled in chunks, so that none of them waits longer than for one. An answer that is alone
+may take several tokens in one step.
 """
 
 import time
@@ -162,6 +163,8 @@ class Slots:
 
     def _prefill(self, slot: _Slot, chunk: int | None) -> tuple[Request, int] | None:
         """The rest of a prompt, or a chunk of it; the first token when it is whole and there is one."""
+        if self._backend.copies:
+            self._copy_common(slot)
         request, start = slot.request, slot.held
         rows = request.inputs_embeds[start:][:chunk]
         with request.stats.timed("prefill"):
@@ -171,6 +174,17 @@ class Slots:
                 return None
             request.inputs_embeds = None
             return (request, request.tokens[-1]) if request.take(logits, self._stop_ids) else None
+
+    def _copy_common(self, slot: _Slot) -> None:
+        """Take over what another slot holds of this one's prompt, beyond what it holds itself."""
+        embeds = slot.request.inputs_embeds
+        common = {other: other.common(embeds) for other in self._slots if other is not slot}
+        source = max(common, key=common.get, default=slot)
+        more = common.get(source, 0) - slot.held
+        if more > 0:
+            self._backend.copy(self._cache, source=source.number, target=slot.number, count=slot.held + more)
+            slot.extend(embeds[slot.held : slot.held + more], slot.held)
+            slot.request.stats.kept_tokens += more
 
     def _step(self, live: Sequence[_Slot]) -> list[tuple[Request, int]]:
         """Decode one token for every slot that decodes; those that belong to an answer."""

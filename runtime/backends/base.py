@@ -21,8 +21,9 @@ class Backend(Protocol):
     """An engine with the three graphs of one bundle loaded. C is the LLM's width, P the positions of one picture.
 
     ``embeds_dtype`` is the dtype of embeddings at the decoder's border; ``max_len`` the most positions and
-    ``max_slots`` the most slots a cache may have, None where only memory bounds them. ``extends`` says whether there is
-    an ``extend``. Methods may be called from several threads at once, with different caches.
+    ``max_slots`` the most slots a cache may have, None where only memory bounds them. ``extends`` and ``copies`` say
+    whether there is an ``extend`` and a ``copy``. Methods may be called from several threads at once, with different
+    caches.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Backend(Protocol):
     max_len: int
     max_slots: int | None
     extends: bool
+    copies: bool
 
     def encode_images(self, pixel_values: np.ndarray) -> np.ndarray:
         """float32 ``[images, 3, S, S]`` to features ``[images, P, C]``; no question enters, so they keep."""
@@ -63,3 +65,6 @@ class Backend(Protocol):
 
         The logits are those of T steps of one position, but for rounding. The result is valid as that of ``decode`` is.
         """
+
+    def copy(self, cache: KVCache, *, source: int, target: int, count: int) -> None:
+        """The slot ``target`` holds the first ``count`` positions of ``source``, too."""

@@ -55,6 +55,7 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
+    copies = True
     max_slots = None
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
@@ -114,6 +115,11 @@ class OnnxRuntimeBackend:
         step = self._step(cache, slice(slot, slot + 1), len(inputs_embeds))
         step.inputs_embeds[0] = inputs_embeds
         return step(np.array([start], np.int32))
+
+    def copy(self, cache: OrtCache, *, source: int, target: int, count: int) -> None:
+        """See ``Backend.copy``."""
+        for array in cache.arrays:
+            array[target, :, :count] = array[source, :, :count]
 
     def _step(self, cache: OrtCache, rows: slice, positions: int) -> _DecodeStep:
         """The step of ``positions`` in the slots ``rows``, bound at its first use."""

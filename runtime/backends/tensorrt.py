@@ -29,7 +29,7 @@ class TensorRTBackend:
     """
 
     name = "tensorrt"
-    extends = False
+    extends = copies = False
     embeds_dtype = "float32"
 
     def __init__(

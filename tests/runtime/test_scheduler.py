@@ -30,10 +30,15 @@ class Watched:
     def __init__(self, backend):
         self._backend, self.calls = backend, []
         self.embeds_dtype = backend.embeds_dtype
+        self.copies, self.extends = True, False
 
     def prefill(self, rows, cache, *, slot=0, start=0):
         self.calls.append(("prefill", slot, start, len(rows)))
         return self._backend.prefill(rows, cache, slot=slot, start=start)
+
+    def copy(self, cache, *, source, target, count):
+        self.calls.append(("copy", source, target, count))
+        self._backend.copy(cache, source=source, target=target, count=count)
 
     def decode(self, rows, lengths, cache):
         self.calls.append(("decode", *lengths.tolist()))
@@ -101,6 +106,31 @@ def test_an_answer_that_becomes_part_of_the_prompt_is_kept_too(parrot, slots, wa
         tokens.append(asked.tokens)
     assert tokens[0] == tokens[1]
     assert [call for call in watched.calls if call[0] == "prefill"][1] == ("prefill", 0, 15, 4)
+
+
+def test_what_prompts_have_in_common_is_prefilled_once(parrot, slots, watched):
+    """Four prompts side by side, the first three with twenty positions in common, the first and last the same."""
+    rows = [request(parrot, 1, length).inputs_embeds for length in (20, 33, 29)]
+    other = request(parrot, 9, 9).inputs_embeds
+    prompts = [rows[1], np.concatenate([rows[0], other]), other, rows[1]]
+    alone = []
+    for prompt in prompts:
+        asked = Request(prompt, None, Sampler(Sampling()), 4, Stats())
+        list(generate([asked], slots(1)))
+        alone.append(asked.tokens)
+    watched.calls.clear()
+    together = [Request(prompt, None, Sampler(Sampling()), 4, Stats()) for prompt in prompts]
+    list(generate(together, slots(4)))
+    assert [asked.tokens for asked in together] == alone
+    assert [call for call in watched.calls if call[0] != "decode"] == [
+        ("prefill", 0, 0, 33),
+        ("copy", 0, 1, 20),
+        ("prefill", 1, 20, 9),
+        ("prefill", 2, 0, 9),
+        ("copy", 0, 3, 32),
+        ("prefill", 3, 32, 1),
+    ]
+    assert [asked.stats.kept_tokens for asked in together] == [0, 20, 0, 32]
 
 
 def test_a_step_of_others_spoils_nothing_that_is_kept(parrot, slots):
