@@ -152,30 +152,55 @@ def _show(costs: dict[str, list[Cost]], workload: Workload, *, as_json: bool) ->
 
 
 @main.command()
-@click.argument("bundle")
-@click.option("--over", type=click.Choice(("text", "images", "batch", "tokens")), default="text", show_default=True)
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option(
+    "--over", type=click.Choice(("text", "images", "batch", "tokens", "size")), help="[default: text; size for several]"
+)
 @click.option("--values", metavar="N,N,...", help="[default: 1,2,4,8 times the workload's]")
 @_workload_options
-def scale(bundle: str, over: str, values: str | None, rounds: int, as_json: bool, **workload: int) -> None:
+def scale(
+    bundles: tuple[str, ...], over: str | None, values: str | None, rounds: int, as_json: bool, **workload: int
+) -> None:
     """Measure BUNDLE at several sizes of one thing, and fit how time and memory grow: as N to the power of what.
 
+    Several bundles are compared by their own size, the MiB of their files.
+
+    \b
     Example: parrot-bench scale bundles/nano-fp16 --over batch --values 1,2,4
     """
-    base = Workload(**workload)
-    sizes = _sizes(values) if values is not None else [max(1, getattr(base, over)) * factor for factor in (1, 2, 4, 8)]
-    costs: dict[int, list[Cost]] = {size: [] for size in sizes}
+    base, over = Workload(**workload), over or ("size" if len(bundles) > 1 else "text")
+    if (over == "size") != (len(bundles) > 1) or (over == "size" and values is not None):
+        raise InputError("give one bundle and what to vary with --over, or several bundles, whose sizes are their own")
+    if over == "size":
+        runs = {_mebibytes(bundle): (bundle, base) for bundle in bundles}
+    else:
+        start = max(1, getattr(base, over))
+        sizes = _sizes(values) if values is not None else [start * factor for factor in (1, 2, 4, 8)]
+        runs = {size: (bundles[0], dataclasses.replace(base, **{over: size})) for size in sizes}
+    if len(runs) < len(bundles):
+        raise InputError("two of the bundles have the same size; give bundles of different models")
+    costs: dict[int, list[Cost]] = {size: [] for size in runs}
     for number in range(rounds):
-        for size in sizes if number % 2 == 0 else sizes[::-1]:
-            costs[size].append(run(bundle, dataclasses.replace(base, **{over: size})))
+        for size, (bundle, asked) in list(runs.items())[:: 1 if number % 2 == 0 else -1]:
+            costs[size].append(run(bundle, asked))
     medians = {size: median(each) for size, each in costs.items()}
-    growth = {field: _growth(sizes, [getattr(cost, field) for cost in medians.values()]) for field in _FIELDS}
+    growth = {field: _growth(list(runs), [getattr(cost, field) for cost in medians.values()]) for field in _FIELDS}
     if as_json:
         record = {size: [dataclasses.asdict(cost) for cost in each] for size, each in costs.items()}
         click.echo(json.dumps({"over": over, "rounds": record, "growth": growth}))
         return
-    click.echo(f"{_name(bundle)}, median of {rounds}; {_described(base)}, but for {over}\n")
-    rows = [_row(f"{over} {size}", cost) for size, cost in medians.items()]
+    what = "each bundle" if over == "size" else _name(bundles[0])
+    click.echo(f"{what}, median of {rounds}; {_described(base)}, but for {over}\n")
+    unit = " MiB" if over == "size" else ""
+    rows = [_row(f"{over} {size:,}{unit}", cost) for size, cost in medians.items()]
     _table([*rows, ["grows as N to the", *(f"{growth[field]:.2f}" for field in _FIELDS)]])
+
+
+def _mebibytes(bundle: str) -> int:
+    """What the manifest lists, at least 1."""
+    from parrot_runtime.manifest import load_manifest
+
+    return max(1, round(sum(file.size for file in load_manifest(Path(bundle)).files.values()) / 2**20))
 
 
 def _sizes(text: str) -> list[int]:

@@ -143,6 +143,18 @@ def test_growth_is_fitted(costs):
     assert [workload.batch for _, workload in costs] == [1, 2, 4, 4, 2, 1]
 
 
+def test_models_are_compared_by_their_size(costs, monkeypatch):
+    monkeypatch.setattr(cli, "_mebibytes", {"a": 10, "b": 40}.get)
+    result = bench("scale", "a", "b", "--rounds", 1)
+    assert [subject for subject, _ in costs] == ["a", "b"]
+    assert "| size 40 MiB " in result.stdout
+    assert json.loads(bench("scale", "a", "b", "--json").stdout)["growth"]["first"] == pytest.approx(0)
+    for wrong in (("a", "--over", "size"), ("a", "b", "--over", "text"), ("a", "b", "--values", "1,2")):
+        assert bench("scale", *wrong).exit_code == 2
+    monkeypatch.setattr(cli, "_mebibytes", lambda _: 10)
+    assert "the same size" in bench("scale", "a", "b").output
+
+
 @pytest.mark.parametrize("values", ["1", "2,2", "0,1", "a,b", ""])
 def test_sizes_that_cannot_be_fitted(values):
     result = bench("scale", SHIPPED, "--values", values)
