@@ -15,15 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_export.author import Authored, author
 from parrot_export.card import model_card
-from parrot_export.checkpoint import Checkpoint, open_checkpoint, require_folder
+from parrot_export.checkpoint import Checkpoint, files_of_types, open_checkpoint, require_folder
 from parrot_export.choice import Choice, choose
 from parrot_export.description import model_dims, new_manifest
+from parrot_export.hashing import Hashes
 from parrot_export.plan import plan
 from parrot_export.progress import Progress, no_progress
 from parrot_export.weights import LinkedFile, Links, WeightFile
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_runtime.manifest import MANIFEST_NAME, TOKENIZER_NAME, Graph, Manifest, ModelDims, record_file, to_json
+from parrot_runtime.manifest import (
+    MANIFEST_NAME,
+    TOKENIZER_NAME,
+    Graph,
+    Manifest,
+    ModelDims,
+    record_file,
+    record_files,
+    to_json,
+)
 from parrot_runtime.publish import publish_directory
 
 if TYPE_CHECKING:
@@ -78,22 +88,30 @@ def export(
         import_onnxruntime()  # said now, not after the weights are written
     if request.force:
         _require_bundle(output)
-    with _one_line_for_full_disks(output), publish_directory(output, force=request.force) as folder:
+    with (
+        _one_line_for_full_disks(output),
+        publish_directory(output, force=request.force) as folder,
+        Hashes() as hashes,
+    ):
+        if request.link:
+            hashes.begin(files_of_types(source, choice.types))  # long before it is known which of them are linked
         checkpoint = open_checkpoint(source, request.vision_tower)
         dims = model_dims(checkpoint, _max_len(checkpoint, request.max_len))
         quantised = choice.tensorrt is not None and choice.tensorrt.rounds_activations
         reference = _reference(checkpoint, dims, progress) if request.verify or quantised else None
         ranges = _ranges(checkpoint, dims, folder, reference, progress) if quantised and reference else None
         parts = _author(checkpoint, choice, dims.max_len, ranges, Links() if request.link else None)
-        _write(parts, checkpoint, folder, progress)
+        hashes.keep(file.source for file in parts.links.values())
+        _write(parts, checkpoint, folder, hashes, progress)
         if request.link:
             note(parts.linked)
-        manifest = new_manifest(checkpoint, parts.graphs, choice, name=name, dims=dims, folder=folder)
+        files = record_files(folder, hashes.record)
+        manifest = new_manifest(checkpoint, parts.graphs, choice, name=name, dims=dims, files=files)
         _check(folder, manifest)
         if request.verify and reference:
             manifest = replace(manifest, verification=_verify(folder, manifest, reference, progress))
         (folder / CARD_NAME).write_text(model_card(manifest, checkpoint.recipe.training), encoding="utf-8")
-        files = manifest.files | {CARD_NAME: record_file(folder / CARD_NAME)}
+        files |= {CARD_NAME: record_file(folder / CARD_NAME)}
         manifest = replace(manifest, files=dict(sorted(files.items())))
         (folder / MANIFEST_NAME).write_text(to_json(manifest), encoding="utf-8")
     _build(output, choice, request.max_batch, progress, note, built)
@@ -199,16 +217,17 @@ def _author(
     return _Parts(cpu, author(checkpoint, choice.tensorrt, max_len, beside=cpu, ranges=ranges, links=links))
 
 
-def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
+def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, hashes: Hashes, progress: Progress) -> None:
     size = sum(part.size for part in parts.all)
     _require_room(folder, size)
+    for file in parts.links.values():
+        file.write(folder)
     with progress("Writing weights", size) as advance:
         for part in parts.all:
             for file in part.files:
                 file.write(folder, advance)
+                hashes.begin([folder / file.location])
             part.save_graphs(folder)
-    for file in parts.links.values():
-        file.write(folder)
     shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER_NAME)
 
 

@@ -5,7 +5,7 @@ released checkpoints (``parrot_qwen2``), and LLaVA-1.5 as transformers has it (`
 experts. Tensors go by Parrot's names in all of them. Nothing here loads a model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,16 @@ def require_folder(folder: Path) -> None:
     """Raise InputError unless ``folder`` is one."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such checkpoint folder; give the folder that holds {CONFIG_NAME}")
+
+
+def files_of_types(folder: Path, types: Collection[str]) -> list[Path]:
+    """The weight files of the checkpoint in ``folder`` that hold numbers of ``types`` (numpy's names); none where
+    ``open_checkpoint`` will find that they cannot be read.
+    """
+    try:
+        return list({slab.file: None for _, slab in read_slabs(folder) if str(slab.dtype) in types})
+    except InputError:
+        return []
 
 
 def _read_config(folder: Path, kind: str, vision_tower: Path | None) -> "ParrotConfig":

@@ -30,6 +30,12 @@ class Choice:
         return chosen
 
     @property
+    def types(self) -> set[str]:
+        """The types in which weights may stand in the bundle as they are, by numpy's names."""
+        plans = [plan for plan in (self.cpu, self.tensorrt) if plan]
+        return {component.stored for plan in plans for component in plan.components.values()}
+
+    @property
     def suffix(self) -> str:
         """How the bundle's name ends: its precision, and the target where that is a TensorRT alone."""
         return self.first.precision if self.cpu else f"{self.first.precision}-{self.first.target}"

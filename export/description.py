@@ -1,12 +1,11 @@
 """What an export says of itself in the bundle's manifest: the model, the graphs, and the tools that made them."""
 
 import importlib.metadata
-from pathlib import Path
 
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.choice import Choice
 from parrot_runtime.languages import CODES
-from parrot_runtime.manifest import SCHEMA_VERSION, Graph, Manifest, ModelDims, record_files
+from parrot_runtime.manifest import SCHEMA_VERSION, FileRecord, Graph, Manifest, ModelDims
 
 _TOOLS = ("parrot-edge", "onnx", "onnx-ir", "onnxruntime", "torch", "transformers", "numpy", "safetensors")
 
@@ -38,9 +37,9 @@ def new_manifest(
     *,
     name: str,
     dims: ModelDims,
-    folder: Path,
+    files: dict[str, FileRecord],
 ) -> Manifest:
-    """The manifest of what stands in ``folder``, not verified yet and without a card.
+    """The manifest of a bundle that holds ``files``, not verified yet and without a card.
 
     ``graphs`` are onnxruntime's and TensorRT's, by role.
     """
@@ -55,7 +54,7 @@ def new_manifest(
         precision=choice.first.precision,
         kv_dtype=choice.first.kv_dtype,
         graphs=graphs[0],
-        files=record_files(folder),
+        files=files,
         verification={"status": "skipped"},
         tools=_tool_versions(),
         tensorrt=graphs[1],

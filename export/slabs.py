@@ -23,7 +23,9 @@ DTYPES: dict[str, np.dtype] = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-CHUNK_BYTES = 8 << 20
+# Larger ones are fresh memory from the system every time: to copy 1 GiB takes 0.8 s of a processor in pieces of 8 MiB,
+# 0.3 in these (an AMD EPYC, glibc).
+CHUNK_BYTES = 4 << 20
 _MAX_HEADER_BYTES = 100 << 20  # the format's own limit
 
 

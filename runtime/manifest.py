@@ -13,7 +13,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -237,17 +237,20 @@ def to_json(manifest: Manifest) -> str:
     return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def record_files(folder: Path) -> dict[str, FileRecord]:
-    """Size and hash of every file under ``folder`` but the manifest and the caches: what ``Manifest.files`` holds."""
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    names = [name for name in found if name != MANIFEST_NAME and name.split("/")[0] not in CACHE_FOLDERS]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return dict(zip(names, pool.map(record_file, (folder / name for name in names)), strict=True))
-
-
 def record_file(path: Path) -> FileRecord:
     """Size and hash of one file."""
     return FileRecord(path.stat().st_size, _sha256(path))
+
+
+def record_files(folder: Path, record: Callable[[Path], FileRecord] = record_file) -> dict[str, FileRecord]:
+    """Size and hash of every file under ``folder`` but the manifest and the caches: what ``Manifest.files`` holds.
+
+    ``record`` finds those of one file; it is called from several threads.
+    """
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    names = [name for name in found if name != MANIFEST_NAME and name.split("/")[0] not in CACHE_FOLDERS]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip(names, pool.map(record, (folder / name for name in names)), strict=True))
 
 
 def verify_files(folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:

@@ -6,6 +6,7 @@ differ between releases of transformers, which put the parts inside or outside o
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import LlavaConfig
@@ -14,8 +15,10 @@ from parrot_runtime.errors import InputError
 from parrot_train.shards import read_json
 
 from .configuration import ParrotConfig
-from .modeling import ParrotForConditionalGeneration
 from .released import VISION_PREFIX, load_tensors, tensor_places
+
+if TYPE_CHECKING:
+    from .modeling import ParrotForConditionalGeneration
 
 MODEL_TYPE = "llava"
 _SELECT = {"default": "patch", "full": "cls_patch"}
@@ -69,7 +72,7 @@ def _released_name(stored: str) -> str:
     return stored if prefix is None else _PREFIXES[prefix] + rest.removeprefix(prefix)
 
 
-def load_llava(folder: Path | str, *, dtype: torch.dtype = torch.float32) -> ParrotForConditionalGeneration:
+def load_llava(folder: Path | str, *, dtype: torch.dtype = torch.float32) -> "ParrotForConditionalGeneration":
     """Build the Parrot model of a LLaVA checkpoint, sharded or not, in eval mode, its weights converted to ``dtype``.
 
     Its prompts mark an image with Parrot's ``image_token_id`` and not with a row of the vocabulary. Raises as

@@ -5,7 +5,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin, LlamaModel, PreTrainedModel, Qwen2Model, Qwen3Model, initialization
+from transformers import (
+    AutoModelForImageTextToText,
+    GenerationMixin,
+    LlamaModel,
+    PreTrainedModel,
+    Qwen2Model,
+    Qwen3Model,
+    initialization,
+)
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
@@ -325,3 +333,6 @@ class ParrotForConditionalGeneration(ParrotPreTrainedModel, ParrotGeneration, Ge
         targets = labels[:, 1:][labels[:, 1:] != IGNORED]
         total = nn.functional.cross_entropy(self._answer_logits(hidden, labels).float(), targets, reduction="sum")
         return total / (max(len(targets), 1) if items is None else items)
+
+
+AutoModelForImageTextToText.register(ParrotConfig, ParrotForConditionalGeneration, exist_ok=True)

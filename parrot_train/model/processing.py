@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
-from transformers import BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
@@ -155,3 +155,6 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise InputError(f"{path}: expected a JSON object; expected a finished run of `parrot-train`")
     return stored
+
+
+AutoProcessor.register(ParrotConfig, ParrotProcessor, exist_ok=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -22,7 +22,9 @@ from parrot_runtime.errors import InputError
 from parrot_train.shards import read_json, weight_files
 
 from .configuration import ParrotConfig
-from .modeling import ParrotForConditionalGeneration
+
+if TYPE_CHECKING:
+    from .modeling import ParrotForConditionalGeneration
 
 MODEL_TYPE = "parrot_qwen2"
 VISION_PREFIX = "model.vision_tower.vision_tower.vision_model."
@@ -197,7 +199,7 @@ def tensor_places(folder: Path) -> dict[str, tuple[Path, str]]:
 
 def load_released(
     folder: Path | str, vision_tower: Path | str | None = None, *, dtype: torch.dtype = torch.float32
-) -> ParrotForConditionalGeneration:
+) -> "ParrotForConditionalGeneration":
     """Build the Parrot model of a released checkpoint, in eval mode, its weights converted to ``dtype``.
 
     Raises InputError for a folder that is none, a vision tower that is not found (``vision_tower`` overrides the
@@ -211,11 +213,13 @@ def load_released(
 
 def load_tensors(
     config: ParrotConfig, places: Mapping[str, tuple[Path, str]], where: str, dtype: torch.dtype
-) -> ParrotForConditionalGeneration:
+) -> "ParrotForConditionalGeneration":
     """The model of ``config`` with the tensors at ``places``, given by their names in the released format.
 
     Raises InputError for missing or unexpected tensors or shapes, all of them listed; ``where`` names the checkpoint.
     """
+    from .modeling import ParrotForConditionalGeneration
+
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in ParrotForConditionalGeneration(config).named_parameters()}
     wanted = released_names(config, shapes)
