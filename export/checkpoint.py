@@ -1,8 +1,8 @@
 """A checkpoint as an export sees it: configuration, architecture, recipe, and a lazy view of its tensors.
 
-Three formats are read, in one safetensors file or in shards: Parrot's own (``model_type: parrot``), that of the
-released checkpoints (``parrot_qwen2``), and LLaVA-1.5 as transformers has it (``llava``), which is a Parrot without
-experts. Tensors go by Parrot's names in all of them. Nothing here loads a model.
+Three formats are read, in one safetensors file, in shards, or in the parts that DeepSpeed's ranks saved: Parrot's own
+(``model_type: parrot``), that of the released checkpoints (``parrot_qwen2``), and LLaVA-1.5 as transformers has it
+(``llava``), which is a Parrot without experts. Tensors go by Parrot's names in all of them. Nothing here loads a model.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parrot_export.architecture import VISION, Architecture, Shapes, from_config, tensor_shapes
-from parrot_export.slabs import Slab, StoredTensor, read_slabs
+from parrot_export.architecture import LLM, VISION, Architecture, Shapes, from_config, tensor_shapes
+from parrot_export.slabs import Slab, StoredTensor, ZeroSlab, read_slabs, read_zero_slabs
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe
 from parrot_runtime.manifest import TOKENIZER_NAME, PromptRecipe
@@ -23,6 +23,7 @@ from parrot_runtime.vicuna import SYSTEM_PROMPT as VICUNAS_SYSTEM_PROMPT
 from parrot_runtime.vicuna import is_vicunas
 from parrot_train.recipe import RECIPE_FILE, image_recipe
 from parrot_train.shards import AGAIN, read_json
+from parrot_train.zero import is_zero_checkpoint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -101,7 +102,7 @@ def open_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
     _check_tokenizer(folder / TOKENIZER_NAME, tokenizer, recipe.prompt, architecture)
     needed, spare = tensor_shapes(architecture)
     if kind == NATIVE:
-        tensors = _native(dict(read_slabs(folder)), needed, spare, folder)
+        tensors = _native(_stored(folder), needed, spare, folder)
     else:
         slabs = _llava_slabs(folder) if kind == LLAVA else _released_slabs(folder, vision_tower)
         tensors = _released(slabs, config, needed, folder)
@@ -166,14 +167,16 @@ def _check_tokenizer(path: Path, tokenizer: "Tokenizer", prompt: PromptRecipe, a
         raise InputError(f"{path}: {tokens} tokens for a model of {rows}; put the model's own tokenizer there")
 
 
-def _native(slabs: Mapping[str, Slab], needed: Shapes, spare: Shapes, folder: Path) -> dict[str, StoredTensor]:
-    """Parrot's own format. CLIP's parts are read inside or outside of a ``vision_model`` module: transformers has
-    written both."""
-    tower = VISION.removesuffix("vision_model")
-    named = {
-        name.replace(tower, f"{VISION}.", 1) if name.startswith(tower) and not name.startswith(VISION) else name: slab
-        for name, slab in slabs.items()
-    }
+def _stored(folder: Path) -> dict[str, Slab | ZeroSlab]:
+    """Every tensor in ``folder``: of the model's files or, where DeepSpeed's are all there is, of these."""
+    return dict(read_zero_slabs(folder) if is_zero_checkpoint(folder) else read_slabs(folder))
+
+
+def _native(
+    slabs: Mapping[str, Slab | ZeroSlab], needed: Shapes, spare: Shapes, folder: Path
+) -> dict[str, StoredTensor]:
+    """Parrot's own format."""
+    named = {_native_name(name): slab for name, slab in slabs.items()}
     faults = [f"{name} is missing" for name in needed if name not in named]
     known = needed.keys() | spare.keys()
     faults += [f"{name} is unexpected" for name in named if name not in known and not name.endswith(_BUFFERS)]
@@ -181,27 +184,36 @@ def _native(slabs: Mapping[str, Slab], needed: Shapes, spare: Shapes, folder: Pa
     return {name: StoredTensor(name, named[name].dtype, named[name].shape, (named[name],)) for name in needed}
 
 
-def _released_slabs(folder: Path, vision_tower: Path | None) -> dict[str, Slab]:
+def _native_name(name: str) -> str:
+    """A stored name as the model has it now. transformers has written CLIP's parts inside and outside of a
+    ``vision_model``, and writes the language model's inside of a ``model`` when it was loaded under ZeRO 3."""
+    tower, inside = VISION.removesuffix("vision_model"), f"{LLM}.model."
+    if name.startswith(tower) and not name.startswith(VISION):
+        return name.replace(tower, f"{VISION}.", 1)
+    return name.replace(inside, f"{LLM}.", 1) if name.startswith(inside) else name
+
+
+def _released_slabs(folder: Path, vision_tower: Path | None) -> dict[str, Slab | ZeroSlab]:
     """What a released checkpoint stores; the vision tower from a folder of its own where it was saved without."""
     from parrot_train.model.released import find_vision_tower, lacks_vision_tower, vision_tower_names
 
-    slabs = dict(read_slabs(folder))
+    slabs = _stored(folder)
     if lacks_vision_tower(slabs):
         tower = dict(read_slabs(find_vision_tower(folder, read_json(folder / CONFIG_NAME), vision_tower)))
         slabs |= {name: tower[stored] for name, stored in vision_tower_names(tower).items()}
     return slabs
 
 
-def _llava_slabs(folder: Path) -> dict[str, Slab]:
+def _llava_slabs(folder: Path) -> dict[str, Slab | ZeroSlab]:
     """What a LLaVA checkpoint stores, by the names of the released format."""
     from parrot_train.model.llava import released_names_of
 
-    slabs = dict(read_slabs(folder))
+    slabs = _stored(folder)
     return {name: slabs[stored] for name, stored in released_names_of(slabs).items()}
 
 
 def _released(
-    slabs: Mapping[str, Slab], config: "ParrotConfig", needed: Shapes, folder: Path
+    slabs: Mapping[str, Slab | ZeroSlab], config: "ParrotConfig", needed: Shapes, folder: Path
 ) -> dict[str, StoredTensor]:
     """The released format, whose experts are tensors of their own."""
     from parrot_train.model.released import check_names, released_names

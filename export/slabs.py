@@ -1,4 +1,4 @@
-"""Tensors in safetensors files, read lazily: where each one lies is read at once, its numbers when they are asked for.
+"""Tensors of a checkpoint, read lazily: where each one lies is read at once, its numbers when they are asked for.
 
 No more than a few MiB of numbers are in memory at any time.
 """
@@ -16,6 +16,7 @@ import numpy as np
 
 from parrot_runtime.errors import InputError
 from parrot_train.shards import AGAIN, INDEX_NAME, weight_files
+from parrot_train.zero import Partitioned, read_zero_checkpoint
 
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -54,13 +55,36 @@ class Slab:
 
 
 @dataclass(frozen=True)
+class ZeroSlab:
+    """A tensor of a DeepSpeed checkpoint, whose numbers are spread over the files of its ranks: read as a ``Slab``."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    tensor: Partitioned
+
+    @property
+    def elements(self) -> int:
+        """How many numbers the slab holds."""
+        return math.prod(self.shape)
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """``count`` numbers from the ``first`` on, flat, in the stored type."""
+        import torch
+
+        numbers = self.tensor.read(first, count)
+        if numbers.dtype == torch.bfloat16:  # numpy has none of its own
+            return numbers.view(torch.int16).numpy().view(self.dtype)
+        return numbers.numpy()
+
+
+@dataclass(frozen=True)
 class StoredTensor:
     """One tensor: a single slab, or several of equal shape stacked along a new first axis (one per expert)."""
 
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
-    slabs: tuple[Slab, ...]
+    slabs: tuple[Slab | ZeroSlab, ...]
 
     def chunks(self) -> Iterator[np.ndarray]:
         """All numbers in order, flat, in pieces of at most ``CHUNK_BYTES``."""
@@ -104,6 +128,15 @@ def read_slabs(folder: Path) -> Iterator[tuple[str, Slab]]:
             if name not in slabs:
                 raise InputError(f"{file}: {name} is missing, which {INDEX_NAME} promises; {AGAIN}")
             yield name, slabs[name]
+
+
+def read_zero_slabs(folder: Path) -> Iterator[tuple[str, ZeroSlab]]:
+    """Name and place of every tensor of the DeepSpeed checkpoint in ``folder``. Raises InputError."""
+    for name, tensor in read_zero_checkpoint(folder).items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in map(str, DTYPES.values()):
+            raise InputError(f"{folder}: {name} is {dtype}; expected one of {', '.join(map(str, DTYPES.values()))}")
+        yield name, ZeroSlab(np.dtype(dtype), tensor.shape, tensor)
 
 
 def _file_slabs(path: Path) -> dict[str, Slab]:

@@ -49,8 +49,8 @@ class Block:
 
 def copied(tensor: StoredTensor, dtype: str, *, name: str | None = None) -> Block:
     """``tensor`` as it stands, under its own name or ``name``."""
-    stands = len(tensor.slabs) == 1 and str(tensor.dtype) == dtype
-    return Block(name or tensor.name, dtype, tensor.shape, tensor.chunks, tensor.slabs[0] if stands else None)
+    only = tensor.slabs[0] if len(tensor.slabs) == 1 and str(tensor.dtype) == dtype else None
+    return Block(name or tensor.name, dtype, tensor.shape, tensor.chunks, only if isinstance(only, Slab) else None)
 
 
 def flat(tensor: StoredTensor) -> Block:

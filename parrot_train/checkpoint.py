@@ -25,6 +25,8 @@ from parrot_runtime.image import ImageRecipe
 from parrot_runtime.publish import write_file
 from parrot_runtime.strict import from_mapping
 from parrot_train.recipe import RECIPE_FILE
+from parrot_train.shards import AGAIN
+from parrot_train.zero import is_zero_checkpoint, read_zero_checkpoint
 
 if TYPE_CHECKING:
     from parrot_train.model.modeling import ParrotForConditionalGeneration
@@ -138,14 +140,36 @@ def newest_finished_run(stage: int = 2, root: Path = Path("runs")) -> Path:
 
 
 def load_checkpoint(folder: Path) -> "ParrotForConditionalGeneration":
-    """The model saved in ``folder`` (a finished run or a checkpoint), weights in float32, in eval mode."""
+    """The model saved in ``folder`` (a finished run, or a checkpoint, DeepSpeed's too): in float32, in eval mode.
+
+    Raises InputError for a folder without a model, or of DeepSpeed's with parts missing.
+    """
     import torch
 
     from parrot_train.model import ParrotForConditionalGeneration
 
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: there is no config.json; expected a finished run of `parrot-train`")
+    if is_zero_checkpoint(folder):
+        return _load_zero_checkpoint(folder)
     return ParrotForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def _load_zero_checkpoint(folder: Path) -> "ParrotForConditionalGeneration":
+    import torch
+
+    from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
+
+    model, report = ParrotForConditionalGeneration.from_pretrained(
+        None,
+        config=ParrotConfig.from_pretrained(folder),
+        state_dict={name: tensor.load() for name, tensor in read_zero_checkpoint(folder).items()},
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):  # transformers would fill them at random
+        raise InputError(f"{folder}: lacks {len(missing)} of the model's weights, first {missing[0]}; {AGAIN}")
+    return model.eval()
 
 
 def load_recipe(folder: Path) -> ImageRecipe:

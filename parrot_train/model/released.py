@@ -20,6 +20,7 @@ from transformers import Qwen2Config
 
 from parrot_runtime.errors import InputError
 from parrot_train.shards import read_json, weight_files
+from parrot_train.zero import Partitioned, is_zero_checkpoint, read_zero_checkpoint
 
 from .configuration import ParrotConfig
 
@@ -39,6 +40,9 @@ _FIXED = {
 }
 _TEXT_FIELDS = {field.name for field in dataclasses.fields(Qwen2Config)} | {"rope_theta", "rope_scaling"}
 _TEXT_FIELDS -= {"architectures", "transformers_version"}
+
+# Where a tensor lies: a safetensors file and the name inside it, or the parts that DeepSpeed's ranks saved.
+Place = tuple[Path, str] | Partitioned
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -160,8 +164,8 @@ def check_names(
         raise InputError(f"{where}: the tensors are not those of the model in its config.json; {'; '.join(parts)}")
 
 
-def stored_tensors(folder: Path, tower: Path) -> dict[str, tuple[Path, str]]:
-    """File, and name inside it, of every stored tensor, by its name in the released format; sharded or not.
+def stored_tensors(folder: Path, tower: Path) -> dict[str, Place]:
+    """The place of every stored tensor, by its name in the released format; sharded or not.
 
     A checkpoint saved without its frozen vision tower takes it from the folder ``tower``. Raises InputError for a
     folder without safetensors files, or a file that is none.
@@ -185,9 +189,11 @@ def vision_tower_names(names: Iterable[str]) -> dict[str, str]:
     return {VISION_PREFIX + rest: name for name, rest in rests.items() if rest.split(".")[0] in _VISION_PARTS}
 
 
-def tensor_places(folder: Path) -> dict[str, tuple[Path, str]]:
-    """File and name of every tensor in ``folder``, sharded or not, by its name. Raises InputError."""
-    found = {}
+def tensor_places(folder: Path) -> dict[str, Place]:
+    """The place of every tensor in ``folder``, sharded or not, by its name. Raises InputError."""
+    found: dict[str, Place] = {}
+    if is_zero_checkpoint(folder):
+        return found | read_zero_checkpoint(folder)
     for file in weight_files(folder):
         try:
             with safe_open(file, "pt") as opened:
@@ -212,7 +218,7 @@ def load_released(
 
 
 def load_tensors(
-    config: ParrotConfig, places: Mapping[str, tuple[Path, str]], where: str, dtype: torch.dtype
+    config: ParrotConfig, places: Mapping[str, Place], where: str, dtype: torch.dtype
 ) -> "ParrotForConditionalGeneration":
     """The model of ``config`` with the tensors at ``places``, given by their names in the released format.
 
@@ -231,7 +237,7 @@ def load_tensors(
 
 def _read_weights(
     wanted: Mapping[str, tuple[str, ...]],
-    places: Mapping[str, tuple[Path, str]],
+    places: Mapping[str, Place],
     shapes: Mapping[str, torch.Size],
     dtype: torch.dtype,
     where: str,
@@ -239,11 +245,15 @@ def _read_weights(
     """The tensors by Parrot's names. Raises InputError that lists every one of another shape."""
     weights, faults = {}, []
     with ExitStack() as stack:
-        opened = {file: stack.enter_context(safe_open(file, "pt")) for file in {file for file, _ in places.values()}}
+        files = {place[0] for place in places.values() if isinstance(place, tuple)}
+        opened = {file: stack.enter_context(safe_open(file, "pt")) for file in files}
         for name, group in wanted.items():
             stacked = name.startswith("model.moe.experts.")
             expected = list(shapes[name][1:] if stacked else shapes[name])
-            parts = [opened[file].get_tensor(stored) for file, stored in map(places.get, group)]
+            parts = [
+                opened[place[0]].get_tensor(place[1]) if isinstance(place, tuple) else place.load()
+                for place in map(places.get, group)
+            ]
             wrong = [
                 f"{stored} is {list(part.shape)} where config.json asks for {expected}"
                 for stored, part in zip(group, parts, strict=True)
