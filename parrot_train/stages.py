@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -113,7 +114,7 @@ def _train(request: StageRequest, old: dict[str, Any] | None, signals: Signals) 
     model, tokenizer, prepared, note = _make_ready(request)
     run, checkpoint = request.run, _begin(request, old, prepared, note)
     try:
-        trainer = _trainer(request, model, prepared, signals)
+        trainer = _trainer(request, model, prepared, signals, lambda folder: _accompany(folder, model, tokenizer, note))
         began = time.perf_counter()
         with signals.deferred():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -198,7 +199,9 @@ def nano_data(config: TrainConfig, folder: Path) -> dict[str, Path]:
     return ensure_data(folder, config.nano, workers=worker_count(config.data))
 
 
-def _trainer(request: StageRequest, model: Any, prepared: Prepared, signals: Signals) -> Any:
+def _trainer(
+    request: StageRequest, model: Any, prepared: Prepared, signals: Signals, companions: Callable[[Path], None]
+) -> Any:
     import torch
 
     from parrot_train.attention import use_short_attention
@@ -220,6 +223,7 @@ def _trainer(request: StageRequest, model: Any, prepared: Prepared, signals: Sig
         run=request.run,
         stage=stage,
         stop_signal=lambda: signals.received is not None,
+        companions=companions,
     )
 
 
@@ -296,12 +300,17 @@ def _publish(request: StageRequest, trainer: Any, tokenizer: Path, note: dict[st
     shutil.rmtree(partial, ignore_errors=True)
     trainer.save_model(str(partial))
     (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings; run.json has them
-    training = {name: note[name] for name in ("stage", "config", "from", "data", "samples", "languages", "settings")}
-    write_companions(partial, trainer.model.config, tokenizer, training | {"versions": note["versions"]})
+    _accompany(partial, trainer.model, tokenizer, note)
     note["files"] = publish_files(partial, run, lambda files: write_run(run, note | {"files": files}))
     note |= {"status": "finished", "finished": _now()}
     write_run(run, note)
     return note
+
+
+def _accompany(folder: Path, model: Any, tokenizer: Path, note: dict[str, Any]) -> None:
+    """Put beside the weights in ``folder`` what an export needs: tokenizer, recipe, and how they were trained."""
+    training = {name: note[name] for name in ("stage", "config", "from", "data", "samples", "languages", "settings")}
+    write_companions(folder, model.config, tokenizer, training | {"versions": note["versions"]})
 
 
 def _say(line: str) -> None:

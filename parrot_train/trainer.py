@@ -85,7 +85,10 @@ def _recompute(wanted: bool) -> dict[str, Any]:
 
 
 class ParrotTrainer(Trainer):
-    """Trains the parts of ``model`` that require gradients on ``conversations``; checkpoints go to ``run``."""
+    """Trains the parts of ``model`` that require gradients on ``conversations``; checkpoints go to ``run``.
+
+    ``companions`` puts into a checkpoint's folder what else an export needs.
+    """
 
     def __init__(
         self,
@@ -96,8 +99,9 @@ class ParrotTrainer(Trainer):
         run: Path,
         stage: StageConfig,
         stop_signal: Callable[[], bool],
+        companions: Callable[[Path], None] = lambda _folder: None,
     ) -> None:
-        self.run_folder, self.stage = run, stage
+        self.run_folder, self.stage, self._companions = run, stage, companions
         super().__init__(model, args, data_collator=as_batch, train_dataset=conversations)
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
@@ -232,6 +236,7 @@ class ParrotTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 name = f"checkpoint-{self.state.global_step}"
+                self._companions(partial / name)
                 seal_checkpoint(partial / name, folder / name)
                 keep_newest(self.run_folder, self.stage.keep_checkpoints)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors each wrap a full disk

@@ -102,7 +102,7 @@ import sys
 from pathlib import Path
 from parrot_export.bundle import ExportRequest, export
 export(ExportRequest(checkpoint=Path(sys.argv[1]), output=Path(sys.argv[2]), target="cpu", link=True, verify=False))
-print(sorted({"parrot_train.model.modeling", "transformers.modeling_utils", "sympy"} & sys.modules.keys()))
+print(sorted({"parrot_train.model.modeling", "transformers.modeling_utils"} & sys.modules.keys()))
 """
     done = subprocess.run(
         [sys.executable, "-c", script, checkpoint, tmp_path / "bundle"], capture_output=True, text=True, check=True

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny_checkpoint import relative_error, sessions, tiny_tokenizer
 
 from parrot_export.checkpoint import open_checkpoint
@@ -33,6 +36,37 @@ def graphs(folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected():
     return np.load(RELEASED / "expected.npz")
+
+
+def test_one_that_deepspeed_saved_in_parts_is_the_same(folder, tmp_path):
+    """Two ranks of ZeRO 3, as training code beside the released one leaves them: no model.safetensors."""
+    parts = shutil.copytree(folder, tmp_path / "parts")
+    stored = load_file(parts / "model.safetensors")
+    (parts / "model.safetensors").unlink()
+    (parts / "latest").write_text("step")
+    (parts / "step").mkdir()
+    model = {
+        "param_shapes": [OrderedDict((name, tensor.shape) for name, tensor in stored.items())],
+        "shared_params": {},
+    }
+    for rank in range(2):
+        flat = torch.cat([_half(tensor, rank) for tensor in stored.values()])
+        optimizer = {"fp32_flat_groups": [flat], "partition_count": 2}
+        torch.save(model, parts / "step" / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
+        file = parts / "step" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+        torch.save({"optimizer_state_dict": optimizer}, file)
+    whole, again = open_checkpoint(folder), open_checkpoint(parts)
+    assert whole.tensors.keys() == again.tensors.keys()
+    for name, tensor in whole.tensors.items():
+        np.testing.assert_array_equal(again.tensors[name].load(), tensor.load(), err_msg=name)
+    one, other = whole.load_model().state_dict(), again.load_model().state_dict()
+    assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
+
+
+def _half(tensor, rank):
+    """A rank's share of two, the last number of an odd tensor with a zero behind it."""
+    size = -(-tensor.numel() // 2)
+    return torch.nn.functional.pad(tensor.flatten(), (0, 1))[rank * size : (rank + 1) * size].clone()
 
 
 def embeddings(folder):

@@ -132,6 +132,17 @@ def test_a_stage2_that_goes_on_cannot_change_its_mixture_or_write_over_itself(tr
     assert checkpoint.read_run(source)["status"] == "finished"
 
 
+def test_a_checkpoint_on_the_way_is_a_whole_model(train, backbones):
+    """With tokenizer and recipe beside its weights, as an export wants them."""
+    run = train(1, "stage1.save_steps=2")
+    folder = run / "checkpoints" / "checkpoint-4"
+    assert checkpoint.checkpoint_fault(folder) is None
+    assert checkpoint.load_checkpoint(folder).config.num_experts == 0
+    assert (folder / "tokenizer.json").read_bytes() == backbones.tokenizer.read_bytes()
+    recipes = [json.loads((place / "parrot_recipe.json").read_text()) for place in (folder, run)]
+    assert recipes[0] == recipes[1]
+
+
 def test_a_finished_run_reads_back(train, backbones):
     train(1)
     run = train(2)

@@ -21,7 +21,7 @@ from parrot_train.checkpoint import load_checkpoint
 from parrot_train.config import load_config
 from parrot_train.data.prepare import prepare
 from parrot_train.model.trainable import set_trainable
-from parrot_train.recipe import image_recipe
+from parrot_train.recipe import image_recipe, write_companions
 from parrot_train.trainer import ParrotTrainer, training_arguments
 
 # DeepSpeed would compile a shared-memory all-reduce in C++ for ranks of one machine, and do without it elsewhere.
@@ -55,14 +55,26 @@ def train(checkpoint: Path, data: Path, output: Path, zero: int, precision: str)
         image_tokens=model.config.image_tokens,
         fallback=output,
     )
+
+    def companions(folder: Path) -> None:
+        write_companions(folder, model.config, checkpoint / "tokenizer.json", {})
+
     trainer = ParrotTrainer(
-        model, arguments, prepared.conversations, run=output, stage=config.stage2, stop_signal=lambda: False
+        model,
+        arguments,
+        prepared.conversations,
+        run=output,
+        stage=config.stage2,
+        stop_signal=lambda: False,
+        companions=companions,
     )
     trainer.train()
     save_gathered(trainer.model, output / "gathered")
     trainer.deepspeed.config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
     trainer.deepspeed._config.zero_config.gather_16bit_weights_on_model_save = True
     trainer.save_model(str(output / "saved"))
+    if arguments.should_save:
+        companions(output / "saved")
 
 
 def deepspeed_settings(zero: int) -> dict:
