@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def _run(
     from parrot_train.stages import StageRequest, run_stage
 
     request = StageRequest(stage, config, output=output, source=source, resume=resume, force=force)
-    result = run_stage(request)
+    with redirect_stdout(sys.stderr):  # DeepSpeed, where it is installed, has its log on stdout
+        result = run_stage(request)
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False))
         return

@@ -108,6 +108,14 @@ def start(arguments, folder):
     )
 
 
+def test_nothing_but_the_result_is_on_stdout(data, config_file, tmp_path):
+    """In a process of its own, since a library's log finds its stream once: DeepSpeed's is stdout."""
+    process = start(["stage1", "--config", config_file, "--data", str(data()), "-o", "run", "--json"], tmp_path)
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode == 0, complained
+    assert json.loads(said)["status"] == "finished"
+
+
 def wait_for_steps(process, log, steps):
     for _ in range(2400):
         if log.is_file() and len(log.read_text().splitlines()) >= steps:
