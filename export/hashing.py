@@ -7,7 +7,6 @@ interpreter's lock.
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,9 +20,6 @@ from parrot_runtime.manifest import FileRecord
 # Measured on one core of an AMD EPYC, per GiB: 0.61 s of the processor in pieces of 4 MiB, 0.64 in 256 KiB or 16 MiB,
 # 0.66 through a memory map; 0.59 for numbers that are in memory already.
 _PIECE_BYTES = 4 << 20
-# How long a thread that computes in Python lets others wait for the interpreter's lock. A piece takes 2.5 ms and needs
-# it twice: with the usual 5 ms, hashing would all but stand while torch is imported.
-_SWITCH_SECONDS = 5e-4
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,6 @@ class Hashes:
         self._unwanted: dict[_State, Event] = {}
 
     def __enter__(self) -> "Hashes":
-        self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_SECONDS)
         return self
 
     def __exit__(
@@ -62,7 +56,6 @@ class Hashes:
         for event in self._unwanted.values():
             event.set()
         self._pool.shutdown(cancel_futures=True)
-        sys.setswitchinterval(self._interval)
 
     def begin(self, paths: Iterable[Path]) -> None:
         """Hash the files at ``paths``, in this order, those left out that are being hashed already."""
