@@ -204,6 +204,8 @@ def _trainer(
 ) -> Any:
     import torch
 
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, else warns of it
     from parrot_train.attention import use_short_attention
     from parrot_train.trainer import ParrotTrainer, training_arguments
 
