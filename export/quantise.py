@@ -97,10 +97,10 @@ def _quantised(
     def grouped() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for chunk in rows():
             numbers = chunk.astype(np.float32).reshape(len(chunk), groups[1], -1)
-            yield numbers, _scales(numbers, rounding, name)
+            yield numbers, group_scales(numbers, rounding, name)
 
     return (
-        Block(f"{name}.{kind}", codes_type, codes_shape, lambda: (_codes(*pair, kind) for pair in grouped())),
+        Block(f"{name}.{kind}", codes_type, codes_shape, lambda: (group_codes(*pair, kind) for pair in grouped())),
         Block(
             f"{name}.{kind}.scales",
             rounding.scales,
@@ -110,7 +110,7 @@ def _quantised(
     )
 
 
-def _scales(groups: np.ndarray, rounding: Rounding, name: str) -> np.ndarray:
+def group_scales(groups: np.ndarray, rounding: Rounding, name: str) -> np.ndarray:
     """``[rows, groups, numbers]`` → one scale per group, ``[rows, groups]``."""
     peaks = np.abs(groups).max(axis=-1)
     if not np.isfinite(peaks).all():
@@ -120,7 +120,8 @@ def _scales(groups: np.ndarray, rounding: Rounding, name: str) -> np.ndarray:
     return np.where(scales > 0, scales, np.ones_like(scales))
 
 
-def _codes(groups: np.ndarray, scales: np.ndarray, kind: str) -> np.ndarray:
+def group_codes(groups: np.ndarray, scales: np.ndarray, kind: str) -> np.ndarray:
+    """``groups`` as codes under ``scales``, flat; two to a byte for the kinds of four bits."""
     limit = LIMITS[kind]
     scaled = np.clip(groups / scales.astype(np.float32)[..., None], -limit, limit).reshape(-1)
     if kind == "float8_e4m3fn":

@@ -1,0 +1,54 @@
+"""GPTQ: codes of four bits chosen column by column, each taking up the errors of those before it.
+
+Frantar et al. 2022, arXiv:2210.17323, Algorithm 1. For a product of inputs x, H = Σ x xᵀ + λI; with U the upper Cholesky
+factor of H⁻¹, the error of column j, e = (w_j - q_j) / U_jj, is taken from the columns behind it: W -= e · U_j. Scales of
+a block are drawn when its first column is reached, from the weights as corrected until then. What it makes least is the
+error of the product on the inputs seen, where rounding to nearest makes that of each weight least.
+
+Here inputs come from the unrounded model, not from one that is rounded up to this layer: layers do not wait for each
+other, and an input is one for all that calibrate. Rows of W do not touch, so they are taken a few at a time.
+"""
+
+import numpy as np
+
+from parrot_calibration.methods.rounding import FourBits
+
+# λ as a share of the mean of H's diagonal (the paper's "dampening").
+DAMPING = 0.01
+# Columns whose corrections are put off to be made in one product (Algorithm 1's B); a multiple of every block.
+_LAZY = 128
+
+
+def inverse_factor(gram: np.ndarray) -> np.ndarray:
+    """U of H = ``gram`` + λI, float64 ``[K, K]``, upper triangular with Uᵀ·U = H⁻¹. ``gram`` is Σ x xᵀ, ``[K, K]``."""
+    damped = gram.astype(np.float64)
+    diagonal = np.einsum("ii->i", damped)
+    # A channel that never carried anything has no say: it is rounded to nearest, and no other makes up for it.
+    diagonal[diagonal == 0] = 1.0
+    diagonal += DAMPING * diagonal.mean()
+    return np.linalg.cholesky(np.linalg.inv(damped)).T
+
+
+def gptq(matrix: np.ndarray, factor: np.ndarray, bits: FourBits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes uint8 ``[N, K]``, scales and zero points float32 ``[N, K / block]`` of ``matrix`` float32 ``[N, K]``.
+
+    ``factor`` is what ``inverse_factor`` gives for the product's inputs.
+    """
+    left, count = matrix.astype(np.float64), matrix.shape[1]
+    codes = np.empty(matrix.shape, np.uint8)
+    scales, zeros = (np.empty((len(matrix), count // bits.block), np.float32) for _ in range(2))
+    for first in range(0, count, _LAZY):
+        last = min(first + _LAZY, count)
+        errors = np.zeros((len(matrix), last - first))
+        for column in range(first, last):
+            group = column // bits.block
+            if column % bits.block == 0:
+                pending = left[:, column : column + bits.block].astype(np.float32)
+                scales[:, group], zeros[:, group] = bits.grid(pending)
+            scale, zero, weight = scales[:, group], zeros[:, group], left[:, column]
+            codes[:, column] = bits.codes(weight, scale, zero)
+            error = (weight - (codes[:, column] - zero) * scale) / factor[column, column]
+            left[:, column + 1 : last] -= error[:, None] * factor[column, column + 1 : last]
+            errors[:, column - first] = error
+        left[:, last:] -= errors @ factor[first:last, last:]
+    return codes, scales, zeros
