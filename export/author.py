@@ -15,6 +15,7 @@ from parrot_export.dialects.tensorrt_classic import ClassicDialect
 from parrot_export.dialects.tensorrt_modern import ModernDialect
 from parrot_export.graphs import decoder, encoder, experts
 from parrot_export.plan import Plan
+from parrot_export.scales import Scales
 from parrot_export.weights import LinkedFile, Links, Shelf, WeightFile, copied
 from parrot_runtime.manifest import EMBEDDING_NAME, PREFILL, Graph
 
@@ -58,6 +59,8 @@ def author(
     beside: Authored | None = None,
     ranges: Mapping[str, float] | None = None,
     links: Links | None = None,
+    scales: Scales | None = None,
+    dialect: type[Dialect] | None = None,
 ) -> Authored:
     """Write every graph of the checkpoint's model. No weights are read but a few small tables.
 
@@ -70,7 +73,8 @@ def author(
 
     ``ranges`` says how large the inputs of products get (see ``parrot_export.ranges``); a plan that quantises
     activations needs it. With ``links``, weights that stand in the checkpoint as a graph wants them are read from its
-    files, which the bundle links; the word embeddings keep a file of their own. Raises InputError for ranges that lack
+    files, which the bundle links; the word embeddings keep a file of their own. ``scales`` brings codes
+    of 4 bits in the place of rounding to nearest. ``dialect`` writes the graphs instead of the plan's own. Raises InputError for ranges that lack
     one of the products.
     """
     model, suffix = checkpoint.architecture, f".{plan.dialect}" if beside else ""
@@ -89,7 +93,9 @@ def author(
     for role, (root, write) in writers.items():
         weights = WeightFile(f"weights/{role}{suffix}.safetensors")
         shelf = Shelf(weights, (*earlier, *files), links)
-        dialects[role] = DIALECTS[plan.dialect](root, plan, role, checkpoint, shelf, elsewhere, ranges)
+        dialects[role] = (dialect or DIALECTS[plan.dialect])(
+            root, plan, role, checkpoint, shelf, elsewhere, ranges, scales
+        )
         write(dialects[role], model)
         files.append(weights)
     files = [file for file in files if file.size]

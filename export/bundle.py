@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_export.author import Authored, author
+from parrot_export.calibrated import Calibrated, calibrated_parts
 from parrot_export.card import model_card
 from parrot_export.checkpoint import Checkpoint, files_of_types, open_checkpoint, require_folder
 from parrot_export.choice import Choice, choose
@@ -62,6 +63,7 @@ class ExportRequest:
     max_len: int | None = None
     vision_tower: Path | None = None
     link: bool = False
+    calibration: Path | None = None
     verify: bool = True
     force: bool = False
 
@@ -96,11 +98,14 @@ def export(
         if request.link:
             hashes.begin(files_of_types(source, choice.types))  # long before it is known which of them are linked
         checkpoint = open_checkpoint(source, request.vision_tower)
+        calibrated = calibrated_parts(request.calibration, checkpoint, choice) if request.calibration else None
         dims = model_dims(checkpoint, _max_len(checkpoint, request.max_len))
-        quantised = choice.tensorrt is not None and choice.tensorrt.rounds_activations
-        reference = _reference(checkpoint, dims, progress) if request.verify or quantised else None
-        ranges = _ranges(checkpoint, dims, folder, reference, progress) if quantised and reference else None
-        parts = _author(checkpoint, choice, dims.max_len, ranges, Links() if request.link else None)
+        unknown = choice.tensorrt is not None and choice.tensorrt.rounds_activations and calibrated is None
+        reference = _reference(checkpoint, dims, progress) if request.verify or unknown else None
+        if calibrated is None:
+            ranges = _ranges(checkpoint, dims, folder, reference, progress) if unknown and reference else None
+            calibrated = Calibrated(checkpoint, ranges)
+        parts = _author(calibrated, choice, dims.max_len, Links() if request.link else None)
         hashes.keep(file.source for file in parts.links.values())
         _write(parts, checkpoint, folder, hashes, progress)
         if request.link:
@@ -110,6 +115,7 @@ def export(
         _check(folder, manifest)
         if request.verify and reference:
             manifest = replace(manifest, verification=_verify(folder, manifest, reference, progress))
+        manifest = replace(manifest, verification=manifest.verification | calibrated.note)
         (folder / CARD_NAME).write_text(model_card(manifest, checkpoint.recipe.training), encoding="utf-8")
         files |= {CARD_NAME: record_file(folder / CARD_NAME)}
         manifest = replace(manifest, files=dict(sorted(files.items())))
@@ -208,18 +214,18 @@ class _Parts:
         return [file for part in self.all for file in part.files]
 
 
-def _author(
-    checkpoint: Checkpoint, choice: Choice, max_len: int, ranges: dict[str, float] | None, links: Links | None
-) -> _Parts:
-    cpu = author(checkpoint, choice.cpu, max_len, links=links) if choice.cpu else None
+def _author(calibrated: Calibrated, choice: Choice, max_len: int, links: Links | None) -> _Parts:
+    checkpoint, ranges, scales = calibrated.checkpoint, calibrated.ranges, calibrated.codes
+    cpu = author(checkpoint, choice.cpu, max_len, links=links, scales=scales) if choice.cpu else None
     if choice.tensorrt is None:
         return _Parts(cpu, None)
-    return _Parts(cpu, author(checkpoint, choice.tensorrt, max_len, beside=cpu, ranges=ranges, links=links))
+    tensorrt = author(checkpoint, choice.tensorrt, max_len, beside=cpu, ranges=ranges, links=links, scales=scales)
+    return _Parts(cpu, tensorrt)
 
 
 def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, hashes: Hashes, progress: Progress) -> None:
     size = sum(part.size for part in parts.all)
-    _require_room(folder, size)
+    require_room(folder, size)
     for file in parts.links.values():
         file.write(folder)
     with progress("Writing weights", size) as advance:
@@ -231,7 +237,8 @@ def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, hashes: Hashes, 
     shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER_NAME)
 
 
-def _require_room(folder: Path, size: int) -> None:
+def require_room(folder: Path, size: int) -> None:
+    """Raise ParrotError unless ``size`` bytes fit on the disk of ``folder``, which is hidden beside its final place."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise ParrotError(
@@ -266,7 +273,7 @@ def _ranges(
 
     with tempfile.TemporaryDirectory(dir=folder) as scratch, progress("Collecting ranges", 1) as advance:
         exact = author(checkpoint, plan("fp32", "tensorrt", "tensorrt-classic"), dims.max_len)
-        _require_room(folder, exact.size)
+        require_room(folder, exact.size)
         ranges = sample_ranges(Path(scratch), exact, reference)
         advance(1)
     return ranges

@@ -73,6 +73,9 @@ def main() -> None:
 @click.option("--max-len", type=int, metavar="N", help="Longest sequence [the model's, 2048 at most].")
 @_vision_tower_option
 @click.option("--link", is_flag=True, help="Link weights that need no conversion instead of copying them; one disk.")
+@click.option(
+    "--calibration", metavar="FOLDER", type=_FOLDER, help="Scales from parrot-calibrate: --int8, --int4, --fp8."
+)
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every graph with torch.")
 @click.option("--force", is_flag=True, help="Replace the bundle that has the name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

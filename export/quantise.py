@@ -38,9 +38,9 @@ class Rounding:
     block: int | None = None
 
 
-def int4_block(columns: int) -> int | None:
-    """The block for a matrix of K = ``columns``; None when none of ``INT4_BLOCKS`` divides it."""
-    return next((block for block in INT4_BLOCKS if columns % block == 0), None)
+def int4_block(columns: int, largest: int = INT4_BLOCKS[0]) -> int | None:
+    """The block for a matrix of K = ``columns``, of ``largest`` at most; None when none of ``INT4_BLOCKS`` divides it."""
+    return next((block for block in INT4_BLOCKS if block <= largest and columns % block == 0), None)
 
 
 def quantised_rows(tensor: StoredTensor, rounding: Rounding) -> tuple[Block, Block]:

@@ -8,7 +8,7 @@ one checkpoint, whose numbers' hash is here, and of no other.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -122,7 +122,9 @@ class Scales:
         try:
             return safe_open(self.folder / SCALES_NUMBERS, framework="numpy")
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{self.folder / SCALES_NUMBERS}: not a sound safetensors file ({error}); {AGAIN}") from error
+            raise InputError(
+                f"{self.folder / SCALES_NUMBERS}: not a sound safetensors file ({error}); {AGAIN}"
+            ) from error
 
     @property
     def ranges(self) -> dict[str, float]:
@@ -138,6 +140,30 @@ class Scales:
         """The factors of all sites that have some, by product: float32 ``[channels]``."""
         names = set(self._file.keys())
         return {name: self._tensor(key) for name in self.record.products if (key := f"{name}.{fit}.factors") in names}
+
+    def int4_block(self, name: str) -> int | None:
+        """How many numbers of the matrix ``name`` share a scale, None where it has no codes here."""
+        matrix = self.record.matrices.get(name)
+        return matrix.block if matrix else None
+
+    def signed(self, name: str, dtype: str) -> tuple[Block, Block]:
+        """Codes -7 to 7 of the matrix ``name``, two to a byte, and its scales in ``dtype``: symmetric ones alone."""
+        codes, scales, _ = self.blocks(name)
+        # Eight less in either half of a byte is its highest bit turned over.
+        turned = lambda: (chunk ^ np.uint8(0x88) for chunk in codes.chunks())  # noqa: E731
+        return replace(codes, name=f"{name}.int4", chunks=turned), replace(
+            scales, name=f"{name}.int4.scales", dtype=dtype
+        )
+
+    def unsigned(self, name: str) -> tuple[Block, Block, Block | None]:
+        """``blocks`` as MatMulNBits takes them: scales in float32, zero points two to a byte, each row a whole number."""
+        codes, scales, zeros = self.blocks(name)
+        scales = replace(scales, dtype="float32")
+        if zeros is None:
+            return codes, scales, None
+        rows, groups = zeros.shape
+        packed = lambda: (_packed(chunk.reshape(-1, groups)) for chunk in zeros.chunks())  # noqa: E731
+        return codes, scales, replace(zeros, shape=(rows, (groups + 1) // 2), chunks=packed)
 
     def blocks(self, name: str) -> tuple[Block, Block, Block | None] | None:
         """Codes, scales and zero points of the matrix ``name`` (experts' side by side with ``.columns``), or None.
@@ -160,10 +186,16 @@ class Scales:
     def _rows(self, name: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         view, step = self._file.get_slice(name), max(1, (8 << 20) // max(1, shape[1]))
         for first in range(0, shape[0], step):
-            yield view[first : first + step].reshape(-1)
+            yield view[first : min(first + step, shape[0])].reshape(-1)
 
     def _tensor(self, name: str) -> np.ndarray:
         return self._file.get_tensor(name)
+
+
+def _packed(zeros: np.ndarray) -> np.ndarray:
+    """uint8 ``[rows, groups]`` → flat, two to a byte, the first in the lower half; a last one alone has eight beside it."""
+    even = np.pad(zeros, ((0, 0), (0, zeros.shape[1] % 2)), constant_values=8)
+    return (even[:, ::2] | (even[:, 1::2] << 4)).reshape(-1)
 
 
 def read_scales(folder: Path, checkpoint: Checkpoint) -> Scales:

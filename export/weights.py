@@ -23,6 +23,7 @@ _CODES = {str(dtype): code for code, dtype in DTYPES.items()} | {
     "int8": "I8",
     "uint8": "U8",  # two int4 numbers to a byte: safetensors has no type for them
     "float8_e4m3fn": "F8_E4M3",
+    "int64": "I64",
 }
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 

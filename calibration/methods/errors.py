@@ -17,22 +17,37 @@ class Kept:
     languages: int
 
 
-def output_errors(kept: Kept, matrix: np.ndarray, rows: np.ndarray, rounded: np.ndarray) -> np.ndarray:
-    """‖x·Wᵀ - x'·W'ᵀ‖² / ‖x·Wᵀ‖² of each language: float64 ``[languages]``, NaN for one without rows.
+class ErrorSum:
+    """‖x·Wᵀ - x'·W'ᵀ‖² / ‖x·Wᵀ‖² of each language, over matrices that come in parts."""
 
-    ``matrix`` and ``rounded`` are W and W', float32 ``[N, K]``; ``rows`` is x', and x are the ``kept`` rows.
-    """
-    wrong, whole = np.zeros(kept.languages), np.zeros(kept.languages)
-    for first in range(0, len(matrix), _OUTPUTS):
-        part = slice(first, first + _OUTPUTS)
-        exact = kept.rows @ matrix[part].T
-        off = rows @ rounded[part].T - exact
-        np.add.at(wrong, kept.language, (off.astype(np.float64) ** 2).sum(axis=1))
-        np.add.at(whole, kept.language, (exact.astype(np.float64) ** 2).sum(axis=1))
-    present = np.bincount(kept.language, minlength=kept.languages) > 0
-    # A product whose outputs are all zero has no error unless rounding makes one.
-    shares = np.where(whole > 0, wrong / np.where(whole > 0, whole, 1), np.where(wrong > 0, np.inf, 0))
-    return np.where(present, shares, np.nan)
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._wrong, self._whole = np.zeros(kept.languages), np.zeros(kept.languages)
+
+    def add(self, matrix: np.ndarray, rows: np.ndarray, rounded: np.ndarray) -> None:
+        """Outputs of W and W', float32 ``[N, K]``; ``rows`` is x', and x are the kept rows."""
+        for first in range(0, len(matrix), _OUTPUTS):
+            part = slice(first, first + _OUTPUTS)
+            exact = self._kept.rows @ matrix[part].T
+            off = rows @ rounded[part].T - exact
+            np.add.at(self._wrong, self._kept.language, (off.astype(np.float64) ** 2).sum(axis=1))
+            np.add.at(self._whole, self._kept.language, (exact.astype(np.float64) ** 2).sum(axis=1))
+
+    @property
+    def errors(self) -> np.ndarray:
+        """float64 ``[languages]``, NaN for a language without rows."""
+        present = np.bincount(self._kept.language, minlength=self._kept.languages) > 0
+        # A product whose outputs are all zero has no error unless rounding makes one.
+        some = self._whole > 0
+        shares = np.where(some, self._wrong / np.where(some, self._whole, 1), np.where(self._wrong > 0, np.inf, 0))
+        return np.where(present, shares, np.nan)
+
+
+def output_errors(kept: Kept, matrix: np.ndarray, rows: np.ndarray, rounded: np.ndarray) -> np.ndarray:
+    """The errors of one whole matrix; see ``ErrorSum``."""
+    total = ErrorSum(kept)
+    total.add(matrix, rows, rounded)
+    return total.errors
 
 
 def worst(errors: np.ndarray) -> float:

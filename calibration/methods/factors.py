@@ -17,7 +17,7 @@ from parrot_calibration.methods.errors import Kept, output_errors, worst
 from parrot_calibration.methods.rounding import FourBits, int8_all, int8_rows
 from parrot_export.folding import Site
 
-SMOOTH_ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+SMOOTH_ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 AWQ_ALPHAS = tuple(number / 10 for number in range(1, 11))
 # How far factors may lie from their mean: beyond, a channel's weights would leave float16 where they are kept in it.
 _SPREAD = 1e3

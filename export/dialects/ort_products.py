@@ -10,7 +10,7 @@ from functools import partial
 import onnx_ir as ir
 
 from parrot_export.dialects.base import EXACT, Dialect
-from parrot_export.quantise import Rounding, int4_block, quantised_rows, transposed, transposed_columns
+from parrot_export.quantise import Rounding, quantised_rows, transposed, transposed_columns
 from parrot_export.weights import Block
 
 MICROSOFT = "com.microsoft"
@@ -24,7 +24,7 @@ class OrtProducts(Dialect):
 
     def linear(self, rows: ir.Value, *modules: str, bias: bool = True) -> ir.Value:
         names = [f"{module}.weight" for module in modules]
-        block = int4_block(self.matrix_shape(*names)[1]) if self.plan.weights == "int4" else None
+        block = self.int4_block(names[0], self.matrix_shape(*names)[1]) if self.plan.weights == "int4" else None
         if modules[0] in EXACT or not (block or self.plan.weights == "int8"):
             return super().linear(rows, *modules, bias=bias)
         self.enter(rows, *modules)
@@ -47,14 +47,21 @@ class OrtProducts(Dialect):
 
     def _by_blocks(self, rows: ir.Value, names: list[str], block: int, bias: ir.Value | None) -> ir.Value:
         outputs, inputs = self.matrix_shape(*names)
-        tensors = [self._checkpoint.tensors[name] for name in names]
-        codes, scales = zip(
-            *(quantised_rows(each, Rounding("uint4", "float32", block)) for each in tensors), strict=True
-        )
+        codes, scales, zeros = zip(*(self._four_bits(name, block) for name in names), strict=True)
         groups, key = inputs // block, "+".join(names)
         operands = [
             self._initialiser(f"{key}.uint4", lambda: self._weights.place(codes, (outputs, groups, block // 2))),
             self._initialiser(f"{key}.uint4.scales", lambda: self._weights.place(scales, (outputs * groups,))),
         ]
+        if zeros[0] is not None:
+            shape = (outputs * ((groups + 1) // 2),)
+            operands.append(self._initialiser(f"{key}.uint4.zeros", lambda: self._weights.place(zeros, shape)))
+        operands += [None] * (4 - len(operands))  # zero points, where there are none, and the order of groups
         attributes = {"K": inputs, "N": outputs, "bits": 4, "block_size": block, "accuracy_level": _ACCURACY_LEVEL}
-        return self.op("MatMulNBits", [rows, *operands, None, None, bias], attributes, domain=MICROSOFT)
+        return self.op("MatMulNBits", [rows, *operands, bias], attributes, domain=MICROSOFT)
+
+    def _four_bits(self, name: str, block: int) -> tuple[Block, Block, Block | None]:
+        """Codes, scales and zero points (None: all are eight), as calibrated or rounded to nearest."""
+        if self.scales and self.scales.int4_block(name):
+            return self.scales.unsigned(name)
+        return *quantised_rows(self._checkpoint.tensors[name], Rounding("uint4", "float32", block)), None

@@ -5,6 +5,7 @@ A weight of int8 or fp8 has one scale per output channel, an int4 weight one per
 has one scale, fixed at export from the largest value it was seen to take.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -13,7 +14,8 @@ import onnx_ir as ir
 
 from parrot_export.dialects.base import Dialect
 from parrot_export.dialects.writer import STORED
-from parrot_export.quantise import LIMITS, Rounding, int4_block, quantised_columns, quantised_rows
+from parrot_export.quantise import LIMITS, Rounding, quantised_columns, quantised_rows
+from parrot_export.slabs import StoredTensor
 from parrot_export.weights import Block
 from parrot_runtime.errors import InputError
 
@@ -30,27 +32,35 @@ class QuantisedDialect(Dialect):
     def weights(self, *names: str) -> ir.Value:
         """``matrix``, through codes and scales where the plan stores it so."""
         shape = self.matrix_shape(*names)
-        rounding = self._rounding(shape[1])
+        rounding = self._rounding(names[0], shape[1])
         if rounding is None:
             return self.matrix(*names)
-        pairs = [quantised_rows(self._checkpoint.tensors[name], rounding) for name in names]
+        pairs = [self._pair(name, rounding, quantised_rows, self._checkpoint.tensors[name]) for name in names]
         return self._dequantised("+".join(names), pairs, shape, rounding)
 
     def weight_columns(self, name: str) -> ir.Value:
         """``columns``, through codes and scales where the plan stores it so."""
         tensor = self._checkpoint.tensors[name]
         count, rows, inner = tensor.shape
-        rounding = self._rounding(count * inner)
+        rounding = self._rounding(f"{name}.columns", count * inner)
         if rounding is None:
             return self.columns(name)
-        pairs = [quantised_columns(tensor, rounding)]
+        pairs = [self._pair(f"{name}.columns", rounding, quantised_columns, tensor)]
         return self._dequantised(f"{name}.columns", pairs, (rows, count * inner), rounding)
 
-    def _rounding(self, columns: int) -> Rounding | None:
+    def _pair(
+        self, name: str, rounding: Rounding, quantised: Callable[..., tuple[Block, Block]], tensor: StoredTensor
+    ) -> tuple[Block, Block]:
+        """Codes and scales, as calibrated or rounded to nearest."""
+        if rounding.kind == "int4" and self.scales and self.scales.int4_block(name):
+            return self.scales.signed(name, rounding.scales)
+        return quantised(tensor, rounding)
+
+    def _rounding(self, name: str, columns: int) -> Rounding | None:
         kind = self.plan.weights
         if not self.plan.quantised:
             return None
-        block = int4_block(columns) if kind == "int4" else None
+        block = self.int4_block(name, columns) if kind == "int4" else None
         return None if kind == "int4" and block is None else Rounding(kind, self.plan.compute, block)
 
     def _dequantised(

@@ -20,6 +20,8 @@ import onnx_ir as ir
 from parrot_export.architecture import EMBEDDING, HEAD
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.plan import ComponentPlan, Plan
+from parrot_export.quantise import int4_block
+from parrot_export.scales import Scales
 from parrot_export.weights import Region, Shelf, computed, copied, flat, side_by_side
 from parrot_runtime.manifest import Graph, Tensor
 
@@ -52,6 +54,7 @@ class GraphWriter:
         weights: the files that take this graph's tensors, or hold them already.
         elsewhere: tensors that another file of the bundle holds already, by name (tied word embeddings).
         ranges: the largest absolute value that enters each product, by module, where activations are quantised.
+        scales: codes of 4 bits that a calibration found, for matrices that are stored so.
 
     ``products`` are the inputs of the graph's matrix products, by the name of the (first) module they enter.
     """
@@ -68,8 +71,9 @@ class GraphWriter:
         weights: Shelf,
         elsewhere: Mapping[str, Region] | None = None,
         ranges: Mapping[str, float] | None = None,
+        scales: Scales | None = None,
     ) -> None:
-        self.ranges = ranges or {}
+        self.ranges, self.scales = ranges or {}, scales
         self._components = plan.components
         self.plan: ComponentPlan = plan.components[component]
         self.products: dict[str, ir.Value] = {}
@@ -247,6 +251,11 @@ class GraphWriter:
         """The shape of ``matrix``."""
         shapes = [self._checkpoint.tensors[name].shape for name in names]
         return sum(math.prod(shape[:-1]) for shape in shapes), shapes[0][-1]
+
+    def int4_block(self, name: str, columns: int) -> int | None:
+        """How many numbers along K = ``columns`` of the matrix ``name`` share an int4 scale; None: it is not rounded."""
+        calibrated = self.scales.int4_block(name) if self.scales else None
+        return calibrated or int4_block(columns)
 
     def columns(self, name: str) -> ir.Value:
         """Experts' weights ``[E, C, I]`` side by side: ``[C, E·I]``."""

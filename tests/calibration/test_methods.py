@@ -56,7 +56,10 @@ def test_mse_is_the_best_of_all_thresholds_for_the_worst_language():
 
     def loss(threshold: float) -> float:
         return max(
-            float(((each - int8_all(each, threshold).astype(np.float64)) ** 2).sum() / (each.astype(np.float64) ** 2).sum())
+            float(
+                ((each - int8_all(each, threshold).astype(np.float64)) ** 2).sum()
+                / (each.astype(np.float64) ** 2).sum()
+            )
             for each in values
         )
 

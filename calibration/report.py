@@ -1,0 +1,96 @@
+"""From options to a calibration, and from its record to the lines a person reads."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from parrot_calibration.run import CalibrationRequest, calibrate
+from parrot_export.progress import Progress
+from parrot_export.scales import Record, Settings
+from parrot_runtime.errors import InputError
+from parrot_runtime.languages import CODES
+from parrot_runtime.strict import nearest
+
+
+def calibrate_by_options(
+    checkpoint: Path | None, progress: Progress, note: Callable[[str], None], **options: Any
+) -> Record:
+    """``calibrate`` by what was typed. Raises InputError."""
+    if checkpoint is None:
+        from parrot_train.checkpoint import newest_finished_run
+
+        checkpoint = newest_finished_run(stage=2)
+    settings = Settings(
+        ranges=options.pop("ranges"),
+        int4=options.pop("int4"),
+        block=int(options.pop("block")),
+        asymmetric=options.pop("asymmetric"),
+        seed=options.pop("seed"),
+        per_language=options.pop("per_language"),
+    )
+    languages = parse_languages(options.pop("languages"))
+    request = CalibrationRequest(checkpoint=checkpoint, languages=languages, settings=settings, **options)
+    return calibrate(request, progress, note)
+
+
+def parse_languages(text: str | None) -> tuple[str, ...]:
+    """``"tr, ar"`` → codes in the project's order; None → all. Raises InputError."""
+    if text is None:
+        return CODES
+    wanted = [code for code in re.split(r"[,\s]+", text.lower()) if code]
+    for code in wanted:
+        if code not in CODES:
+            raise InputError(f"--languages: '{code}' is none of {', '.join(CODES)}{nearest(code, CODES)}")
+    if not wanted:
+        raise InputError(f"--languages: no language given; expected some of {', '.join(CODES)}")
+    return tuple(code for code in CODES if code in wanted)
+
+
+def as_data(output: Path, record: Record) -> dict[str, Any]:
+    """The result for a program."""
+    return {
+        "scales": str(output),
+        "checkpoint": record.checkpoint,
+        "samples": len(record.samples),
+        "products": len(record.products),
+        "matrices": len(record.matrices),
+        "errors": {name: dict(rows) for name, rows in _tables(record)},
+    }
+
+
+def describe(output: Path, record: Record) -> Iterator[str]:
+    """The result for a person: how many of what, then what rounding costs each language before and after."""
+    yield (
+        f"{output}: {len(record.samples)} samples in {len(record.languages)} languages, {len(record.products)} inputs of "
+        f"products, {len(record.matrices)} matrices in 4 bits ({record.settings.int4})"
+    )
+    for name, rows in _tables(record):
+        yield f"  {name}"
+        for label, numbers in rows:
+            yield f"    {label:<28}" + "  ".join(f"{code} {numbers[code]:.2e}" for code in numbers)
+
+
+def _tables(record: Record) -> Iterator[tuple[str, list[tuple[str, dict[str, float]]]]]:
+    """Mean errors by language over all products, of plain rounding and of what was chosen."""
+    searches = [one.searches["int8"] for one in record.products.values() if "int8" in one.searches]
+    if searches:
+        rows = [("rounded to nearest", _means(one.plain for one in searches))]
+        rows.append(("with factors", _means(one.chosen for one in searches)))
+        yield f"int8, mean squared error of {len(searches)} inputs' products, as a share", rows
+    matrices = list(record.matrices.values())
+    if matrices:
+        rows = [("rounded to nearest", _means(one.plain for one in matrices))]
+        rows.append((record.settings.int4, _means(one.chosen for one in matrices)))
+        yield f"int4, mean squared error of {len(matrices)} products, as a share", rows
+    beyond = _means(one.clipped for one in record.products.values())
+    yield f"clipped by {record.settings.ranges}, mean share of values", [("beyond the threshold", beyond)]
+
+
+def _means(errors: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """By language, over those that have it."""
+    sums: dict[str, list[float]] = {}
+    for one in errors:
+        for code, number in one.items():
+            sums.setdefault(code, []).append(number)
+    return {code: sum(numbers) / len(numbers) for code, numbers in sums.items()}
