@@ -23,7 +23,7 @@ _EPILOG = "Example: parrot-calibrate runs/nano/stage2 -o scales/nano && parrot-e
     "--data", multiple=True, type=_PATH, help="LLaVA JSON or VLMEvalKit TSV; several times [nano's pictures]."
 )
 @click.option("--languages", metavar="CODES", help="Some of en,zh,pt,ar,tr,ru [all].")
-@click.option("--per-language", type=int, default=16, show_default=True, metavar="N", help="Samples of each language.")
+@click.option("--per-language", type=int, default=32, show_default=True, metavar="N", help="Samples of each language.")
 @click.option(
     "--ranges",
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
@@ -53,8 +53,8 @@ _EPILOG = "Example: parrot-calibrate runs/nano/stage2 -o scales/nano && parrot-e
 def main(checkpoint: Path | None, as_json: bool, **options: Any) -> None:
     """Draw scales for CHECKPOINT, by default the newest finished `parrot-train stage2`.
 
-    Every language has the same number of samples; each threshold, factor and code is chosen by the language that suffers
-    most. A run that was cut goes on when the same command is given again.
+    Every language has the same number of samples; each threshold, factor and code is chosen by the language that
+    suffers most. A run that was cut goes on when the same command is given again.
     """
     from parrot_calibration.report import as_data, calibrate_by_options, describe
 

@@ -62,8 +62,8 @@ def as_data(output: Path, record: Record) -> dict[str, Any]:
 def describe(output: Path, record: Record) -> Iterator[str]:
     """The result for a person: how many of what, then what rounding costs each language before and after."""
     yield (
-        f"{output}: {len(record.samples)} samples in {len(record.languages)} languages, {len(record.products)} inputs of "
-        f"products, {len(record.matrices)} matrices in 4 bits ({record.settings.int4})"
+        f"{output}: {len(record.samples)} samples in {len(record.languages)} languages, "
+        f"{len(record.products)} inputs of products, {len(record.matrices)} matrices in 4 bits ({record.settings.int4})"
     )
     for name, rows in _tables(record):
         yield f"  {name}"

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class CalibrationRequest:
     output: Path
     data: tuple[Path, ...] = ()
     languages: tuple[str, ...] = CODES
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     vision_tower: Path | None = None
     threads: int = 0
     force: bool = False
@@ -102,8 +102,8 @@ def calibrate(
 def _check_output(request: CalibrationRequest) -> None:
     if (request.checkpoint / MANIFEST_NAME).is_file():
         raise InputError(
-            f"{request.checkpoint} is a bundle, whose weights are rounded and laid out already; give the checkpoint that "
-            "it was exported from"
+            f"{request.checkpoint} is a bundle, whose weights are rounded and laid out already; give the checkpoint "
+            "that it was exported from"
         )
     output = request.output
     if output.exists() and not request.force:

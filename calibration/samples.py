@@ -31,7 +31,7 @@ _OPTION = re.compile(r"^A[.)] .*\n(?:.*\n)*?B[.)] ", re.MULTILINE)
 
 @dataclass(frozen=True)
 class CalibrationSample:
-    """A conversation about one picture: its ``turns`` end with an answer. ``source`` and ``row`` say where it stands."""
+    """A conversation about one picture; its ``turns`` end with an answer. ``source`` and ``row`` are its place."""
 
     source: str
     row: str
@@ -82,8 +82,8 @@ def draw_samples(data: Sequence[Path], per_language: int, seed: int, languages: 
     empty = [code for code, kinds in pool.items() if not kinds]
     if empty:
         raise InputError(
-            f"{', '.join(map(str, data))}: no sample in {', '.join(empty)}; add data in every language of the model, or "
-            "name fewer with --languages"
+            f"{', '.join(map(str, data))}: no sample in {', '.join(empty)}; add data in every language of the "
+            "model, or name fewer with --languages"
         )
     chosen = {code: _balanced(kinds, per_language, f"{seed}/{code}") for code, kinds in pool.items()}
     notes = [f"{count} records {reason}" for reason, count in left_out.items()]
@@ -117,19 +117,20 @@ def _nano(per_language: int, seed: int, languages: Sequence[str]) -> Iterator[Ca
     for language in languages:
         drawn = scenes("train", seed=f"calibration/{seed}/{language}")
         chance = random.Random(f"calibration/{seed}/{language}")
+        kinds = [(form, name) for form, names in FORMS.items() for name in names]
+        chance.shuffle(kinds)
         for number in range(per_language):
-            form = ("open", "choice", "yes-no")[number % 3]
+            form, name = kinds[number % len(kinds)]
             question = None
             while question is None:
                 scene = next(drawn)
-                name = chance.choice(FORMS[form])
                 if form == "yes-no":
                     truth, lettered = chance.random() < 0.5, chance.random() < 0.5
                     question = yes_no_question(name, scene, GRAMMARS[language], chance, truth=truth, lettered=lettered)
                 else:
                     question = value_question(name, form, scene, GRAMMARS[language], chance)
             turns = Turn("user", question.prompt, 1), Turn("assistant", question.answer)
-            yield CalibrationSample(NANO, f"{seed}/{number}", language, form, turns, partial(render, scene))
+            yield CalibrationSample(NANO, f"{seed}/{number}", language, f"{form}/{name}", turns, partial(render, scene))
 
 
 def _read(path: Path, left_out: dict[str, int]) -> Iterator[CalibrationSample]:
@@ -175,7 +176,8 @@ def _tsv(path: Path) -> Iterator[CalibrationSample]:
         text = multiple_choice(row.question, options, row.language, hint=row.hint) if options else row.question
         turns = Turn("user", text, 1), Turn("assistant", row.answer)
         image = partial(_picture, row, f"{path} row {row.index}")
-        yield CalibrationSample(str(path), row.index, row.language, row.kind, turns, image)
+        kind = f"{row.kind}/{row.category}" if row.category else row.kind
+        yield CalibrationSample(str(path), row.index, row.language, kind, turns, image)
 
 
 def _picture(row: "Row", name: str) -> Image.Image:

@@ -21,8 +21,8 @@ KEPT_ROWS = 128
 class FirstPass:
     """Of one input of products with ``channels`` channels, over ``languages`` languages.
 
-    ``rows`` int64 ``[L]``, ``peaks`` and ``sums`` of absolute values ``[L, K]``, ``gram`` Σ x·xᵀ ``[K, K]`` where wanted,
-    in which every language is to weigh the same, however many rows it has.
+    ``rows`` int64 ``[L]``, ``peaks`` and ``sums`` of absolute values ``[L, K]``, ``gram`` Σ x·xᵀ ``[K, K]`` where it is
+    wanted, in which every language is to weigh the same, however many rows it has.
     """
 
     name: str

@@ -74,7 +74,8 @@ def author(
     ``ranges`` says how large the inputs of products get (see ``parrot_export.ranges``); a plan that quantises
     activations needs it. With ``links``, weights that stand in the checkpoint as a graph wants them are read from its
     files, which the bundle links; the word embeddings keep a file of their own. ``scales`` brings codes
-    of 4 bits in the place of rounding to nearest. ``dialect`` writes the graphs instead of the plan's own. Raises InputError for ranges that lack
+    of 4 bits in the place of rounding to nearest. ``dialect`` writes the graphs instead of the plan's own. Raises
+    InputError for ranges that lack
     one of the products.
     """
     model, suffix = checkpoint.architecture, f".{plan.dialect}" if beside else ""

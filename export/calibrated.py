@@ -39,7 +39,8 @@ def calibrated_parts(folder: Path, checkpoint: Checkpoint, choice: Choice) -> Ca
     scales = read_scales(folder, checkpoint)
     if precision == "int4" and choice.tensorrt and scales.record.settings.asymmetric:
         raise InputError(
-            f"{folder}: TensorRT has no zero points in blocks of 4 bits; calibrate without --asymmetric, or add --target cpu"
+            f"{folder}: TensorRT has no zero points in blocks of 4 bits; calibrate without --asymmetric, or "
+            "add --target cpu"
         )
     record = scales.record
     settings = {"ranges": record.settings.ranges} if precision != "int4" else {"int4": record.settings.int4}

@@ -39,7 +39,7 @@ class Rounding:
 
 
 def int4_block(columns: int, largest: int = INT4_BLOCKS[0]) -> int | None:
-    """The block for a matrix of K = ``columns``, of ``largest`` at most; None when none of ``INT4_BLOCKS`` divides it."""
+    """The block for a matrix of K = ``columns``, ``largest`` at most; None when none of ``INT4_BLOCKS`` divides it."""
     return next((block for block in INT4_BLOCKS if block <= largest and columns % block == 0), None)
 
 

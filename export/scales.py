@@ -1,4 +1,4 @@
-"""What a calibration hands to an export: one JSON and one safetensors file, pure data. ``docs/quantization.md`` has both.
+"""What a calibration hands to an export: one JSON and one safetensors file, pure data. See ``docs/quantization.md``.
 
 Per input of products: histograms by language and the thresholds drawn from them. Per site: factors that make its
 rounding easier (``parrot_export.folding``). Per matrix: the codes of four bits that were found for it. All of it is of
@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -68,7 +68,7 @@ class Product:
 class Rounded:
     """A matrix ``[N, K]`` in 4 bits: ``block`` numbers along K share a scale; errors by language as in ``Search``.
 
-    ``method`` is what chose the codes (``rtn`` or ``gptq``), ``plain`` the error of rounding to nearest without factors.
+    ``method`` is what chose the codes (``rtn`` or ``gptq``), ``plain`` the error of rounding to nearest, no factors.
     """
 
     shape: tuple[int, ...]
@@ -87,7 +87,7 @@ class Settings:
     block: int = 128
     asymmetric: bool = False
     seed: int = 0
-    per_language: int = 16
+    per_language: int = 32
 
 
 @dataclass(frozen=True)
@@ -149,27 +149,25 @@ class Scales:
     def signed(self, name: str, dtype: str) -> tuple[Block, Block]:
         """Codes -7 to 7 of the matrix ``name``, two to a byte, and its scales in ``dtype``: symmetric ones alone."""
         codes, scales, _ = self.blocks(name)
-        # Eight less in either half of a byte is its highest bit turned over.
-        turned = lambda: (chunk ^ np.uint8(0x88) for chunk in codes.chunks())  # noqa: E731
+        turned = partial(_turned, codes)
         return replace(codes, name=f"{name}.int4", chunks=turned), replace(
             scales, name=f"{name}.int4.scales", dtype=dtype
         )
 
     def unsigned(self, name: str) -> tuple[Block, Block, Block | None]:
-        """``blocks`` as MatMulNBits takes them: scales in float32, zero points two to a byte, each row a whole number."""
+        """``blocks`` as MatMulNBits takes them: scales in float32, zero points two to a byte, rows apart."""
         codes, scales, zeros = self.blocks(name)
         scales = replace(scales, dtype="float32")
         if zeros is None:
             return codes, scales, None
         rows, groups = zeros.shape
-        packed = lambda: (_packed(chunk.reshape(-1, groups)) for chunk in zeros.chunks())  # noqa: E731
-        return codes, scales, replace(zeros, shape=(rows, (groups + 1) // 2), chunks=packed)
+        return codes, scales, replace(zeros, shape=(rows, (groups + 1) // 2), chunks=partial(_packed, zeros))
 
     def blocks(self, name: str) -> tuple[Block, Block, Block | None] | None:
         """Codes, scales and zero points of the matrix ``name`` (experts' side by side with ``.columns``), or None.
 
-        Codes are uint8 ``[N, K / 2]``, two to a byte, from 0 to 15; scales float16 ``[N, K / block]``; zero points uint8
-        ``[N, K / block]``, None where all of them are 8.
+        Codes are uint8 ``[N, K / 2]``, two to a byte, from 0 to 15; scales float16 ``[N, K / block]``; zero points
+        uint8 ``[N, K / block]``, None where all of them are 8.
         """
         if name not in self.record.matrices:
             return None
@@ -192,10 +190,17 @@ class Scales:
         return self._file.get_tensor(name)
 
 
-def _packed(zeros: np.ndarray) -> np.ndarray:
-    """uint8 ``[rows, groups]`` → flat, two to a byte, the first in the lower half; a last one alone has eight beside it."""
-    even = np.pad(zeros, ((0, 0), (0, zeros.shape[1] % 2)), constant_values=8)
-    return (even[:, ::2] | (even[:, 1::2] << 4)).reshape(-1)
+def _turned(codes: Block) -> Iterator[np.ndarray]:
+    """Codes of 0 to 15 as -8 to 7: eight less in either half of a byte is its highest bit turned over."""
+    return (chunk ^ np.uint8(0x88) for chunk in codes.chunks())
+
+
+def _packed(zeros: Block) -> Iterator[np.ndarray]:
+    """uint8 ``[rows, groups]``, two to a byte, the first in the lower half; a last one alone has eight beside it."""
+    groups = zeros.shape[1]
+    for chunk in zeros.chunks():
+        even = np.pad(chunk.reshape(-1, groups), ((0, 0), (0, groups % 2)), constant_values=8)
+        yield (even[:, ::2] | (even[:, 1::2] << 4)).reshape(-1)
 
 
 def read_scales(folder: Path, checkpoint: Checkpoint) -> Scales:
@@ -218,7 +223,8 @@ def read_scales(folder: Path, checkpoint: Checkpoint) -> Scales:
         raise InputError(f"{numbers}: missing, or not the file that {SCALES_JSON} was written with; {AGAIN}")
     if fingerprint(checkpoint) != record.checkpoint:
         raise InputError(
-            f"{folder}: these are scales of another checkpoint than {checkpoint.folder}, or it was trained since; {AGAIN}"
+            f"{folder}: these are scales of another checkpoint than {checkpoint.folder}, or it was trained since; "
+            f"{AGAIN}"
         )
     scales = Scales(folder, record)
     _check_tensors(numbers, scales, checkpoint)

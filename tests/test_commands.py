@@ -7,6 +7,7 @@ import click
 import pytest
 
 from parrot_benchmarks.cli import main as parrot_bench
+from parrot_calibration.cli import main as parrot_calibrate
 from parrot_evaluation.cli import main as parrot_eval
 from parrot_export.cli import main as parrot_export
 from parrot_runtime.cli import main as parrot_run
@@ -18,6 +19,7 @@ COMMANDS = {
     "parrot-run": parrot_run,
     "parrot-eval": parrot_eval,
     "parrot-bench": parrot_bench,
+    "parrot-calibrate": parrot_calibrate,
 }
 
 

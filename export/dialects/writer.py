@@ -253,7 +253,7 @@ class GraphWriter:
         return sum(math.prod(shape[:-1]) for shape in shapes), shapes[0][-1]
 
     def int4_block(self, name: str, columns: int) -> int | None:
-        """How many numbers along K = ``columns`` of the matrix ``name`` share an int4 scale; None: it is not rounded."""
+        """How many numbers along K = ``columns`` of the matrix ``name`` share an int4 scale, None for no rounding."""
         calibrated = self.scales.int4_block(name) if self.scales else None
         return calibrated or int4_block(columns)
 

@@ -100,7 +100,7 @@ def test_codes_lie_within_half_a_step(block, asymmetric):
     codes, scales, zeros = bits.quantise(matrix)
     assert codes.max() <= 15
     steps = np.repeat(scales, block, axis=1)
-    # Half a step, half of one more where the zero point was rounded, and what float16 takes from the scale (2⁻¹¹ of 15).
+    # Half a step, as much again where the zero point was rounded, and what float16 takes from a scale (2⁻¹¹ of 15).
     room = (1.0 if asymmetric else 0.5) + 15 * 2**-11
     assert (np.abs(bits.dequantise(codes, scales, zeros) - matrix) <= room * steps).all()
 
@@ -217,7 +217,7 @@ def test_gptq_leaves_less_error_than_rounding_to_nearest():
     matrix, bits, kept = draw(33, 128, seed=1), FourBits(32), kept_of(rows)
     ours = bits.dequantise(*gptq(matrix, inverse_factor(rows.T @ rows), bits))
     plain = output_errors(kept, matrix, rows, bits.round_trip(matrix))
-    assert worst(output_errors(kept, matrix, rows, ours)) < 0.5 * worst(plain)
+    assert worst(output_errors(kept, matrix, rows, ours)) < 0.6 * worst(plain)
 
 
 def test_gptq_of_a_channel_that_carries_nothing_rounds_it_to_nearest():

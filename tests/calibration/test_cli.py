@@ -1,0 +1,48 @@
+"""``parrot-calibrate`` as a person types it."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from parrot_calibration.cli import main
+from parrot_calibration.report import parse_languages
+from parrot_runtime.errors import InputError
+
+
+def run(*arguments, code: int = 0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="parrot-calibrate")
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_a_calibration_shows_what_each_language_pays(checkpoint, tmp_path):
+    small = ["--per-language", 1, "--block", 64, "--threads", 1, "-o", tmp_path / "scales"]
+    text = run(checkpoint, *small).stdout
+    assert "6 samples in 6 languages" in text
+    for line in ("int8, mean squared error", "int4, mean squared error", "clipped by mse"):
+        assert line in text
+    assert all(f"{code} " in text for code in ("en", "zh", "pt", "ar", "tr", "ru"))
+    assert "--force" in run(checkpoint, *small, code=2).stderr
+    data = json.loads(run(checkpoint, *small, "--force", "--languages", "tr,en", "--int4", "rtn", "--json").stdout)
+    assert data["samples"] == 2
+    assert set(data["errors"]["clipped by mse, mean share of values"]["beyond the threshold"]) == {"en", "tr"}
+    assert [path.name for path in tmp_path.iterdir()] == ["scales"]
+
+
+def test_a_folder_that_is_no_checkpoint_ends_with_code_2(tmp_path):
+    told = run(tmp_path / "none", "-o", tmp_path / "scales", code=2).stderr
+    assert told.startswith("parrot-calibrate: ")
+    assert "there is no such checkpoint folder" in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "xx", "en,xx"])
+def test_languages_that_are_none(text):
+    with pytest.raises(InputError, match="--languages"):
+        parse_languages(text)
+
+
+def test_languages_come_in_the_projects_order():
+    assert parse_languages("tr, EN") == ("en", "tr")
+    assert len(parse_languages(None)) == 6
