@@ -36,15 +36,6 @@ def asymmetric(checkpoint, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def awq(checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("awq") / "scales"
-    calibrate(
-        CalibrationRequest(checkpoint=checkpoint, output=folder, settings=replace(SETTINGS, int4="awq"), threads=1)
-    )
-    return folder
-
-
 def exported(checkpoint, folder, precision, calibration, **options):
     request = ExportRequest(
         checkpoint=checkpoint, output=folder, precision=precision, calibration=calibration, max_len=512, **options
@@ -133,25 +124,22 @@ def test_ranges_are_in_the_graphs(checkpoint, scales, tmp_path):
     ("precision", "options"),
     [
         ("int8", {"target": "cpu"}),
-        ("int4", {"target": "cpu"}),
         ("int8", {"target": "tensorrt"}),
         ("int8", {"target": "tensorrt", "dialect": "tensorrt-classic"}),
-        ("int4", {"target": "tensorrt"}),
         ("fp8", {"target": "tensorrt"}),
     ],
 )
 def test_calibrated_bundles_pass_the_verification_against_the_plain_model(
-    checkpoint, scales, awq, tmp_path, monkeypatch, precision, options
+    checkpoint, scales, tmp_path, monkeypatch, precision, options
 ):
     """torch has never heard of factors: what is folded must cancel out.
 
-    Random weights round worse than trained ones: measured 0.1 with 8 bits and 0.4 with 4. GPTQ is not among them: it
-    makes good on the words it has seen, and an untrained model answers with any.
+    Random weights round worse than trained ones, and with 4 bits to anything (0.9 without a calibration, too): those are
+    compared product by product above.
     """
     from parrot_export import verify
 
     wide = verify.Tolerance(0.6, 0.6, "random weights")
-    scales = awq if precision == "int4" else scales
     monkeypatch.setattr(verify, "TOLERANCES", dict.fromkeys(verify.TOLERANCES, wide))
     monkeypatch.setattr(verify, "TENSORRT_TOLERANCES", dict.fromkeys(verify.TENSORRT_TOLERANCES, wide))
     manifest = exported(checkpoint, tmp_path / "b", precision, scales, **options)
