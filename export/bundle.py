@@ -64,6 +64,9 @@ class ExportRequest:
     vision_tower: Path | None = None
     link: bool = False
     calibration: Path | None = None
+    max_drop: float | None = None
+    max_kl: float | None = None
+    gate_samples: int = 120
     verify: bool = True
     force: bool = False
 
@@ -115,6 +118,9 @@ def export(
         _check(folder, manifest)
         if request.verify and reference:
             manifest = replace(manifest, verification=_verify(folder, manifest, reference, progress))
+            if _gated(request):
+                gate = {"gate": _gate(folder, manifest, checkpoint, request, progress)}
+                manifest = replace(manifest, verification=manifest.verification | gate)
         manifest = replace(manifest, verification=manifest.verification | calibrated.note)
         (folder / CARD_NAME).write_text(model_card(manifest, checkpoint.recipe.training), encoding="utf-8")
         files |= {CARD_NAME: record_file(folder / CARD_NAME)}
@@ -277,6 +283,25 @@ def _ranges(
         ranges = sample_ranges(Path(scratch), exact, reference)
         advance(1)
     return ranges
+
+
+def _gated(request: ExportRequest) -> bool:
+    """Whether the cost of rounding is measured: where it was calibrated, or a budget was named."""
+    return request.calibration is not None or request.max_drop is not None or request.max_kl is not None
+
+
+def _gate(
+    folder: Path, manifest: Manifest, checkpoint: Checkpoint, request: ExportRequest, progress: Progress
+) -> dict[str, Any]:
+    """What rounding costs each language; see ``parrot_export.gate``."""
+    from parrot_export.gate import Budget, measure_gate
+    from parrot_export.samples import graded_samples
+
+    given = {"drop": request.max_drop, "kl": request.max_kl}
+    budget = Budget(**{name: value for name, value in given.items() if value is not None})
+    samples = list(graded_samples(request.gate_samples))
+    with progress("Measuring every language", len(samples)) as advance:
+        return measure_gate(folder, manifest, checkpoint.load_model(), samples, budget, advance)
 
 
 def _check(folder: Path, manifest: Manifest) -> None:

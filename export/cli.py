@@ -76,6 +76,13 @@ def main() -> None:
 @click.option(
     "--calibration", metavar="FOLDER", type=_FOLDER, help="Scales from parrot-calibrate: --int8, --int4, --fp8."
 )
+@click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy a language may lose [1].")
+@click.option(
+    "--max-kl", type=click.FloatRange(min=0), metavar="NATS", help="Mean divergence a language may have [0.1]."
+)
+@click.option(
+    "--gate-samples", type=click.IntRange(min=1), default=120, metavar="N", help="Per language, for these [120]."
+)
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every graph with torch.")
 @click.option("--force", is_flag=True, help="Replace the bundle that has the name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

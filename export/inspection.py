@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from parrot_export.check import TENSORRT, check_graphs
+from parrot_export.gate import gate_table
 from parrot_export.progress import Progress, no_progress
 from parrot_runtime.manifest import Graph, load_manifest, verify_files
 
@@ -72,6 +73,10 @@ def describe_verification(result: dict[str, Any]) -> list[str]:
     elif tensorrt:
         reason = f": {tensorrt['reason']}" if "reason" in tensorrt else ""
         lines.append(f"  tensorrt: {tensorrt['status']}{reason}")
+    for name in ("cpu", "tensorrt"):
+        gate = result.get("gate", {}).get(name, {})
+        if "languages" in gate:
+            lines += [f"  what rounding costs ({name}):", *(f"    {line}" for line in gate_table(gate["languages"]))]
     return lines
 
 

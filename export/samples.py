@@ -1,6 +1,7 @@
 """What an export is verified on: held-out pictures of the nano world, and a question about each in six languages."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image
@@ -15,6 +16,41 @@ class Sample:
     language: str
     image: Image.Image
     question: str
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A question with its right answer; ``options`` how many it offers, then the answer is a letter."""
+
+    language: str
+    image: Image.Image
+    question: str
+    answer: str
+    options: int = 0
+
+
+# Of the gate's questions, one in so many is open; the others have four options.
+_OPEN_EVERY = 6
+
+
+def graded_samples(per_language: int, *, languages: tuple[str, ...] = CODES) -> Iterator[Graded]:
+    """``per_language`` questions in each language about held-out pictures, drawn one after the other."""
+    from parrot_train.nano.draw import render
+    from parrot_train.nano.grammar import GRAMMARS
+    from parrot_train.nano.questions import FORMS, value_question
+    from parrot_train.nano.scenes import scenes
+
+    for language in languages:
+        # The same pictures and kinds of questions in every language, so that languages can be compared.
+        drawn, chance = scenes("held-out", seed="gate"), random.Random("gate")
+        number = 0
+        while number < per_language:
+            form = "open" if number % _OPEN_EVERY == 0 else "choice"
+            scene = next(drawn)
+            question = value_question(chance.choice(FORMS[form]), form, scene, GRAMMARS[language], chance)
+            if question is not None:
+                yield Graded(language, render(scene), question.prompt, question.answer, len(question.options))
+                number += 1
 
 
 def verification_samples(per_language: int = 1, *, languages: tuple[str, ...] = CODES) -> list[Sample]:

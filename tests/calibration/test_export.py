@@ -134,15 +134,16 @@ def test_calibrated_bundles_pass_the_verification_against_the_plain_model(
 ):
     """torch has never heard of factors: what is folded must cancel out.
 
-    Random weights round worse than trained ones, and with 4 bits to anything (0.9 without a calibration, too): those are
-    compared product by product above.
+    Random weights round worse than trained ones, and with 4 bits to anything (0.9 without a calibration, too): those
+    are compared product by product above. The gate has tests of its own.
     """
     from parrot_export import verify
 
     wide = verify.Tolerance(0.6, 0.6, "random weights")
     monkeypatch.setattr(verify, "TOLERANCES", dict.fromkeys(verify.TOLERANCES, wide))
     monkeypatch.setattr(verify, "TENSORRT_TOLERANCES", dict.fromkeys(verify.TENSORRT_TOLERANCES, wide))
-    manifest = exported(checkpoint, tmp_path / "b", precision, scales, **options)
+    loose = {"max_drop": 100.0, "max_kl": 100.0, "gate_samples": 1}
+    manifest = exported(checkpoint, tmp_path / "b", precision, scales, **options, **loose)
     assert manifest.verification["status"] == "passed"
     assert manifest.verification["calibration"]["samples"] == 18
 

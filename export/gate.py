@@ -1,0 +1,211 @@
+"""What rounding costs each language: answers of a bundle held against the checkpoint's in float32, and a budget.
+
+On held-out questions, with the right answer fed word by word to both: the KL divergence D(float32 ‖ bundle) of the next
+token in nats and how often both would take the same one, over all positions of an answer; the answer's perplexity; and
+how often the likeliest letter is the right one. A mean over languages hides the one that pays, so the worst decides.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parrot_export.emulation import NoSuchKernel, TensorRTOnCpu
+from parrot_export.reference import Question
+from parrot_export.verify import BundleUnderTest
+from parrot_runtime.choices import LETTERS
+from parrot_runtime.errors import ParrotError
+from parrot_runtime.image import preprocess
+from parrot_runtime.manifest import TOKENIZER_NAME, Manifest
+from parrot_runtime.prompt import Turn
+from parrot_runtime.templates import prompt_encoder
+from parrot_runtime.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from parrot_export.samples import Graded
+    from parrot_train.model import ParrotForConditionalGeneration
+
+
+class OverBudget(ParrotError):
+    """Rounding costs a language more than was allowed. The message is a line and the table."""
+
+    keep_lines = True
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a language may lose: ``drop`` points of multiple-choice accuracy, ``kl`` nats of mean divergence."""
+
+    drop: float = 1.0
+    kl: float = 0.1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One language's: ``positions`` and ``choices`` counted, means over them; accuracies in per cent."""
+
+    positions: int
+    kl: float
+    agreement: float
+    perplexity: float
+    perplexity_float32: float
+    choices: int
+    accuracy: float
+    accuracy_float32: float
+
+    @property
+    def drop(self) -> float:
+        """Points of accuracy lost; negative where rounding happened to help."""
+        return self.accuracy_float32 - self.accuracy
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A question in tokens, its answer's ``int64 [n]``, and the letters' ids where it has options."""
+
+    question: Question
+    answer: np.ndarray
+    letters: tuple[int, ...]
+    right: int | None
+
+
+def measure_gate(
+    folder: Path,
+    manifest: Manifest,
+    model: "ParrotForConditionalGeneration",
+    samples: Sequence["Graded"],
+    budget: Budget,
+    progress: Callable[[int], None] = lambda _count: None,
+) -> dict[str, Any]:
+    """Measure every set of graphs of the bundle in ``folder``; the result as it stands in the manifest.
+
+    Raises OverBudget, with the table, when the worst language of any set is over ``budget``. TensorRT's graphs are
+    ``not run`` where onnxruntime lacks a type of theirs.
+    """
+    asked = list(_encode(folder, manifest, samples))
+    bundles: dict[str, BundleUnderTest | str] = {}
+    if manifest.graphs:
+        bundles["cpu"] = BundleUnderTest(folder, manifest)
+    if manifest.tensorrt:
+        try:
+            bundles["tensorrt"] = BundleUnderTest(folder, manifest, TensorRTOnCpu(folder, manifest))
+        except NoSuchKernel as error:
+            bundles["tensorrt"] = str(error)
+    running = {name: bundle for name, bundle in bundles.items() if not isinstance(bundle, str)}
+    rows: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in running}
+    for one in asked:
+        exact = _float32(model, one)
+        for name, bundle in running.items():
+            logits = bundle.chain(one.question, one.answer)
+            rows[name].setdefault(one.question.language, []).append(_compare(one, exact, logits))
+        progress(1)
+    result: dict[str, Any] = {"samples": len(asked), "budget": asdict(budget)}
+    for name, bundle in bundles.items():
+        if isinstance(bundle, str):
+            result[name] = {"status": "not run", "reason": bundle}
+            continue
+        costs = {code: _cost(found) for code, found in rows[name].items()}
+        result[name] = {"status": "passed", "languages": {code: asdict(cost) for code, cost in costs.items()}}
+        _require(name, costs, budget)
+    return result
+
+
+def _encode(folder: Path, manifest: Manifest, samples: Sequence["Graded"]) -> Iterator[_Asked]:
+    tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
+    prompts = prompt_encoder(tokenizer, manifest.prompt)
+    for sample in samples:
+        turns = [Turn("user", sample.question, 1)]
+        settings = {"image_tokens": manifest.model.image_tokens, "system": manifest.prompt.system}
+        prompt = prompts.encode(turns, generation=True, **settings).input_ids
+        whole = prompts.encode([*turns, Turn("assistant", sample.answer)], **settings).input_ids
+        letters = [tokenizer.encode(letter, add_special_tokens=False).ids[0] for letter in LETTERS[: sample.options]]
+        right = LETTERS.index(sample.answer) if sample.options else None
+        pixels = preprocess(sample.image, manifest.image)[None]
+        yield _Asked(Question(sample.language, pixels, prompt), whole[len(prompt) :], tuple(letters), right)
+
+
+def _float32(model: "ParrotForConditionalGeneration", one: _Asked) -> np.ndarray:
+    """torch's logits before each token of the answer: ``[n, V]``."""
+    import torch
+
+    prompt, answer = one.question.ids, one.answer
+    ids = np.concatenate([prompt, answer[:-1]])
+    words = (ids >= 0) & (np.arange(len(ids)) < len(prompt))
+    with torch.inference_mode():
+        output = model(
+            input_ids=torch.from_numpy(ids)[None],
+            pixel_values=torch.from_numpy(one.question.pixels),
+            prompt_mask=torch.from_numpy(words)[None],
+            logits_to_keep=len(answer),
+        )
+    return output.logits[0].float().numpy()
+
+
+def _compare(one: _Asked, exact: np.ndarray, logits: np.ndarray) -> tuple[float, ...]:
+    """Sums over an answer's positions: how many, KL, agreements, both log-likelihoods; a choice and who was right."""
+    wanted, got = (_log_softmax(each) for each in (exact, logits))
+    places = np.arange(len(one.answer))
+    chosen = [0.0, 0.0, 0.0]
+    if one.right is not None:
+        letters = list(one.letters)
+        chosen = [1.0, *(float(each[0, letters].argmax() == one.right) for each in (got, wanted))]
+    return (
+        float(len(places)),
+        float((np.exp(wanted) * (wanted - got)).sum()),
+        float((wanted.argmax(axis=1) == got.argmax(axis=1)).sum()),
+        float(got[places, one.answer].sum()),
+        float(wanted[places, one.answer].sum()),
+        *chosen,
+    )
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _cost(rows: Sequence[tuple[float, ...]]) -> Cost:
+    positions, kl, agreed, got, wanted, choices, right, right_exact = (
+        sum(column) for column in zip(*rows, strict=True)
+    )
+    return Cost(
+        positions=int(positions),
+        kl=kl / positions,
+        agreement=100 * agreed / positions,
+        perplexity=float(np.exp(-got / positions)),
+        perplexity_float32=float(np.exp(-wanted / positions)),
+        choices=int(choices),
+        accuracy=100 * right / max(choices, 1),
+        accuracy_float32=100 * right_exact / max(choices, 1),
+    )
+
+
+def _require(name: str, costs: dict[str, Cost], budget: Budget) -> None:
+    """Raise OverBudget where the worst language is over it; NaN is."""
+    dropped = max(costs, key=lambda code: costs[code].drop)
+    spread = max(costs, key=lambda code: np.nan_to_num(costs[code].kl, nan=np.inf))
+    faults = []
+    if costs[dropped].drop > budget.drop + 1e-9:
+        faults.append(f"{dropped} loses {costs[dropped].drop:.1f} points of accuracy ({budget.drop:g} allowed)")
+    if not costs[spread].kl <= budget.kl:
+        faults.append(f"{spread} diverges by {costs[spread].kl:.3f} nats ({budget.kl:g} allowed)")
+    if faults:
+        table = "\n".join(gate_table({code: asdict(cost) for code, cost in costs.items()}))
+        raise OverBudget(
+            f"rounding costs too much ({name}): {'; '.join(faults)}; nothing was published: calibrate on more samples, "
+            f"take a finer precision, or allow more with --max-drop and --max-kl\n{table}"
+        )
+
+
+def gate_table(languages: dict[str, dict[str, Any]]) -> list[str]:
+    """A line per language, for a person."""
+    lines = ["language   KL nats  same token %  perplexity (float32)  choice % (float32)    of"]
+    for code, cost in languages.items():
+        lines.append(
+            f"{code:<8} {cost['kl']:>9.4f} {cost['agreement']:>13.1f} {cost['perplexity']:>11.3f} "
+            f"({cost['perplexity_float32']:.3f}) {cost['accuracy']:>12.1f} ({cost['accuracy_float32']:.1f}) "
+            f"{cost['choices']:>6}"
+        )
+    return lines
