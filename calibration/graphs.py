@@ -1,7 +1,6 @@
 """The graphs a calibration looks into: float32 arithmetic on the checkpoint's own numbers, and every position's."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -23,17 +22,8 @@ class EveryPosition(ClassicDialect):
         return list(rows)
 
 
-def write_graphs(checkpoint: Checkpoint, max_len: int, folder: Path) -> Authored:
-    """Write the graphs of ``checkpoint`` below ``folder``; weights stand there as the checkpoint has them."""
-    authored = plan_graphs(checkpoint, max_len)
-    for file in authored.files:
-        file.write(folder)
-    authored.save_graphs(folder)
-    return authored
-
-
 def plan_graphs(checkpoint: Checkpoint, max_len: int) -> Authored:
-    """The graphs before they are written."""
+    """The graphs of ``checkpoint``, to be written; weights will stand in them as the checkpoint has them."""
     names = list(checkpoint.tensors)
     mixture = [name for name in names if name.startswith(MOE)]
     vision = [name for name in names if name.startswith((VISION, PROJECTOR))]

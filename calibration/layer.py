@@ -129,7 +129,17 @@ class LayerCalibrator:
             for name in dict.fromkeys((*(f"{module}.weight" for module in modules), *packed)):
                 self._round_matrix(name, first, spread, factor, block, view, part)
 
-    def _round_matrix(self, name: str, first, spread, factor, block: int, view: Checkpoint, part: Part) -> None:
+    def _round_matrix(
+        self,
+        name: str,
+        first: FirstPass,
+        spread: np.ndarray | None,
+        factor: np.ndarray | None,
+        block: int,
+        view: Checkpoint,
+        part: Part,
+    ) -> None:
+        """Codes of one matrix: to nearest, or by GPTQ where ``factor`` is given and the worst language gains."""
         bits, kept = FourBits(block, self._settings.asymmetric), first.kept
         # As the folded model has them: there both the rows and the matrix are scaled, and their product is not.
         scaled = kept if spread is None else replace(kept, rows=kept.rows / spread)

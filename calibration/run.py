@@ -161,7 +161,7 @@ class _Calibration:
         self._checkpoint, self._request, self._encoded, self._work = checkpoint, request, encoded, work
         self._layers = LayerCalibrator(checkpoint, request.settings, request.languages)
         self._language = [request.languages.index(one.sample.language) for one in encoded]
-        self._states = States(work / "states", len(encoded))
+        self._states = States(work / "states")
         self.products: dict[str, Product] = {}
         self.matrices: dict[str, Rounded] = {}
         self.arrays: dict[str, Path] = {}

@@ -6,7 +6,8 @@ in standard operators alone, and are cut where their nodes' names go from one la
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,8 +110,8 @@ class States:
     Only the newest step that is whole is read, so a run that was cut goes on from it.
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self._folder, self._count = folder, count
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def write(self, step: str, sample: int, state: dict[str, np.ndarray]) -> None:
         """Keep ``state`` of ``sample`` after ``step``."""
@@ -126,12 +127,6 @@ class States:
         with np.load(self._folder / step / f"{sample:06d}.npz") as stored:
             return {str(name): stored[str(at)] for at, name in enumerate(stored["names"])}
 
-    def all(self, step: str) -> Iterator[dict[str, np.ndarray]]:
-        """Every sample's, in order."""
-        return (self.read(step, sample) for sample in range(self._count))
-
     def drop(self, step: str) -> None:
         """Forget ``step``."""
-        import shutil
-
         shutil.rmtree(self._folder / step, ignore_errors=True)
