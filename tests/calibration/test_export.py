@@ -157,7 +157,7 @@ def test_rounding_flips_no_preferred_expert_on_the_calibration_set(checkpoint, m
     bundle = BundleUnderTest(tmp_path / "b", load_manifest(tmp_path / "b"))
     import torch
 
-    preferred = []
+    assert len(encoded) == 18
     for one in encoded:
         pixels = preprocess(one.sample.image(), source.recipe.image)[None]
         text = bundle.embedding.gather(one.ids[one.words])
@@ -167,8 +167,6 @@ def test_rounding_flips_no_preferred_expert_on_the_calibration_set(checkpoint, m
             words = model.get_input_embeddings()(torch.from_numpy(one.ids[one.words]))[None]
             _, exact = model.model.moe(features, words, torch.ones(words.shape[:2], dtype=torch.bool))
         assert shares[0].argmax() == exact[0].argmax()
-        preferred.append(int(exact[0].argmax()))
-    assert len(set(preferred)) > 1 or len(preferred) == 18  # the same number of samples, whatever they prefer
 
 
 def test_factors_enter_the_weights_on_disk(checkpoint, scales, tmp_path):
