@@ -45,8 +45,9 @@ _TENSORRT_BESIDE = """
 That is onnxruntime. The same graphs are here for TensorRT too; `parrot-export engines THIS_FOLDER` builds their
 engines, which `parrot-run` takes where they stand for the GPU there.
 """
-_TENSORRT_ALONE = """It holds graphs for TensorRT alone: `parrot-run` needs engines of them for the GPU it runs on. `verify` runs the graphs
-as they are written on onnxruntime's CPU provider, unless they are bfloat16, of which that has no products.
+_TENSORRT_ALONE = """It holds graphs for TensorRT alone: `parrot-run` needs engines of them for the GPU it runs on.
+`verify` runs the graphs as they are written on onnxruntime's CPU provider, unless they are bfloat16, of which that has
+no products.
 
 ```sh
 parrot-export engines THIS_FOLDER

@@ -65,11 +65,11 @@ def test_a_bundle_that_was_not_verified_says_so(manifest):
 def test_the_card_names_what_can_run_the_bundle(manifest):
     alone = {"target": "tensorrt", "graphs": {}, "tensorrt": manifest.graphs, "tensorrt_dialect": "tensorrt-modern"}
     runs, builds = "parrot-run --bundle THIS_FOLDER", "parrot-export engines THIS_FOLDER"
-    for changes, can_run, can_build in (
-        ({}, True, False),
-        ({"tensorrt": manifest.graphs, "tensorrt_dialect": "tensorrt-modern"}, True, True),
-        (alone, False, True),
+    for changes, can_build, needs_engines in (
+        ({}, False, False),
+        ({"tensorrt": manifest.graphs, "tensorrt_dialect": "tensorrt-modern"}, True, False),
+        (alone, True, True),
     ):
         card = model_card(dataclasses.replace(manifest, **changes), {})
-        assert (runs in card, builds in card) == (can_run, can_build)
-        assert ("**`parrot-run` cannot run it yet**" in card) == (not can_run)
+        assert (runs in card, builds in card) == (True, can_build)
+        assert ("`parrot-run` needs engines" in card) == needs_engines
