@@ -118,6 +118,9 @@ class LanguageRecipe:
         _lessons(350, "colour", "is_colour", "position", "existence", "with_colour", "at_position"),
         _lessons(250, "at_position", "same_colour", "class_existence", "is_beside", "with_colour", "position"),
         Reading(CHATTING, 36_000, 32, 870, CALM, length_power=-0.5, reviewed=(11, 13), review_every=3, review=0.0),
+        Drilling(CHATTING, 6_000, (14, 15), MUON, batch=48, review=0.0, kept=(11, 13)),
+        _lessons(300, "count", "total", "position", "at_position", "with_colour"),
+        Reading(CHATTING, 44_000, 32, 1_350, CALM, length_power=-0.5, reviewed=(11, 13), review_every=3, review=0.0),
     )
     seed: int = 1
 
