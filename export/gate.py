@@ -2,18 +2,20 @@
 
 On held-out questions, with the right answer fed word by word to both: the KL divergence D(float32 ‖ bundle) of the next
 token in nats and how often both would take the same one, over all positions of an answer; the answer's perplexity; and
-how often the likeliest letter is the right one. A mean over languages hides the one that pays, so the worst decides.
+how often the likeliest letter is the right one. Open questions are answered as well, greedily, and it is counted how
+often in the language asked. A mean over languages hides the one that pays, so the worst decides.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from parrot_export.emulation import NoSuchKernel, TensorRTOnCpu
-from parrot_export.reference import Question
+from parrot_export.reference import Question, expect
 from parrot_export.verify import BundleUnderTest
 from parrot_runtime.choices import LETTERS
 from parrot_runtime.errors import ParrotError
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from parrot_train.model import ParrotForConditionalGeneration
 
 
+# An open answer is as long as that at most: enough to tell its language.
+_ANSWER = 24
+
+
 class OverBudget(ParrotError):
     """Rounding costs a language more than was allowed. The message is a line and the table."""
 
@@ -36,7 +42,8 @@ class OverBudget(ParrotError):
 
 @dataclass(frozen=True)
 class Budget:
-    """What a language may lose: ``drop`` points of multiple-choice accuracy, ``kl`` nats of mean divergence."""
+    """What a language may lose: ``drop`` points of right choices, and of answers in the language asked; ``kl`` nats of
+    mean divergence."""
 
     drop: float = 1.0
     kl: float = 0.1
@@ -44,7 +51,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Cost:
-    """One language's: ``positions`` and ``choices`` counted, means over them; accuracies in per cent."""
+    """One language's: ``positions`` and ``choices`` counted, means over them; accuracies in per cent.
+
+    ``own_language`` is the share of open answers in the language asked, of the ``answers`` whose language shows; 100
+    where none does.
+    """
 
     positions: int
     kl: float
@@ -54,11 +65,19 @@ class Cost:
     choices: int
     accuracy: float
     accuracy_float32: float
+    answers: int = 0
+    own_language: float = 100.0
+    own_language_float32: float = 100.0
 
     @property
     def drop(self) -> float:
         """Points of accuracy lost; negative where rounding happened to help."""
         return self.accuracy_float32 - self.accuracy
+
+    @property
+    def strayed(self) -> float:
+        """Points of answers in the language asked that were lost."""
+        return self.own_language_float32 - self.own_language
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +114,18 @@ def measure_gate(
             bundles["tensorrt"] = str(error)
     running = {name: bundle for name, bundle in bundles.items() if not isinstance(bundle, str)}
     rows: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in running}
+    spoken = _Spoken(folder, manifest)
     for one in asked:
-        exact = _float32(model, one)
+        exact, own = _float32(model, one), (0.0, 0.0)
+        if not one.letters:
+            own = spoken.verdict(expect(model, one.question, _ANSWER).tokens, one.question.language)
         for name, bundle in running.items():
-            logits = bundle.chain(one.question, one.answer)
-            rows[name].setdefault(one.question.language, []).append(_compare(one, exact, logits))
+            row = _compare(one, exact, bundle.chain(one.question, one.answer))
+            mine = (0.0, 0.0)
+            if not one.letters:
+                tokens = bundle.answer(one.question, _ANSWER, spoken.stop_ids)
+                mine = spoken.verdict(tokens, one.question.language)
+            rows[name].setdefault(one.question.language, []).append((*row, *mine, *own))
         progress(1)
     result: dict[str, Any] = {"samples": len(asked), "budget": asdict(budget)}
     for name, bundle in bundles.items():
@@ -124,6 +150,22 @@ def _encode(folder: Path, manifest: Manifest, samples: Sequence["Graded"]) -> It
         right = LETTERS.index(sample.answer) if sample.options else None
         pixels = preprocess(sample.image, manifest.image)[None]
         yield _Asked(Question(sample.language, pixels, prompt), whole[len(prompt) :], tuple(letters), right)
+
+
+class _Spoken:
+    """The bundle's tokenizer, and what language its words are in."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
+        self.stop_ids = prompt_encoder(self._tokenizer, manifest.prompt).stop_ids
+
+    def verdict(self, tokens: Iterable[int], asked: str) -> tuple[float, float]:
+        """1 where the language of the answer ``tokens`` shows, else 0; 1 where it is the one asked."""
+        from parrot_evaluation.language_id import in_language
+
+        words = list(takewhile(lambda token: token not in self.stop_ids, map(int, tokens)))
+        own = in_language(self._tokenizer.decode(words), asked)
+        return float(own is not None), float(bool(own))
 
 
 def _float32(model: "ParrotForConditionalGeneration", one: _Asked) -> np.ndarray:
@@ -167,7 +209,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _cost(rows: Sequence[tuple[float, ...]]) -> Cost:
-    positions, kl, agreed, got, wanted, choices, right, right_exact = (
+    positions, kl, agreed, got, wanted, choices, right, right_exact, shown, own, shown_exact, own_exact = (
         sum(column) for column in zip(*rows, strict=True)
     )
     return Cost(
@@ -179,6 +221,9 @@ def _cost(rows: Sequence[tuple[float, ...]]) -> Cost:
         choices=int(choices),
         accuracy=100 * right / max(choices, 1),
         accuracy_float32=100 * right_exact / max(choices, 1),
+        answers=int(shown),
+        own_language=100 * own / shown if shown else 100.0,
+        own_language_float32=100 * own_exact / shown_exact if shown_exact else 100.0,
     )
 
 
@@ -186,7 +231,10 @@ def _require(name: str, costs: dict[str, Cost], budget: Budget) -> None:
     """Raise OverBudget where the worst language is over it; NaN is."""
     dropped = max(costs, key=lambda code: costs[code].drop)
     spread = max(costs, key=lambda code: np.nan_to_num(costs[code].kl, nan=np.inf))
+    strayed = max(costs, key=lambda code: costs[code].strayed)
     faults = []
+    if (points := costs[strayed].strayed) > budget.drop + 1e-9:
+        faults.append(f"{strayed} loses {points:.1f} points of answers in its own language ({budget.drop:g} allowed)")
     if costs[dropped].drop > budget.drop + 1e-9:
         faults.append(f"{dropped} loses {costs[dropped].drop:.1f} points of accuracy ({budget.drop:g} allowed)")
     if not costs[spread].kl <= budget.kl:
@@ -201,11 +249,13 @@ def _require(name: str, costs: dict[str, Cost], budget: Budget) -> None:
 
 def gate_table(languages: dict[str, dict[str, Any]]) -> list[str]:
     """A line per language, for a person."""
-    lines = ["language   KL nats  same token %  perplexity (float32)  choice % (float32)    of"]
+    lines = [
+        "language   KL nats  same token %  perplexity (float32)  choice % (float32)    of  own language % (float32)"
+    ]
     for code, cost in languages.items():
         lines.append(
             f"{code:<8} {cost['kl']:>9.4f} {cost['agreement']:>13.1f} {cost['perplexity']:>11.3f} "
             f"({cost['perplexity_float32']:.3f}) {cost['accuracy']:>12.1f} ({cost['accuracy_float32']:.1f}) "
-            f"{cost['choices']:>6}"
+            f"{cost['choices']:>6} {cost['own_language']:>17.1f} ({cost['own_language_float32']:.1f})"
         )
     return lines

@@ -138,12 +138,29 @@ class BundleUnderTest:
 
     def chain(self, question: Question, tokens: np.ndarray) -> np.ndarray:
         """From picture and ids to the logits ``[steps, V]``, fed with ``tokens`` as the answer."""
+        return self.logits(self._prompt(question), self.embedding.gather(tokens, self.backend.embeds_dtype))
+
+    def answer(self, question: Question, most: int, stop_ids: frozenset[int]) -> list[int]:
+        """Up to ``most`` greedy tokens, without the one that ends them."""
+        embeds, tokens = self._prompt(question), []
+        cache = self.backend.new_cache(1, len(embeds) + most)
+        logits = self.backend.prefill(embeds, cache)
+        while (token := int(logits.argmax())) not in stop_ids:
+            tokens.append(token)
+            if len(tokens) == most:
+                break
+            word = self.embedding.gather(np.array([token]), self.backend.embeds_dtype)
+            logits = self.backend.decode(word, np.array([len(embeds) + len(tokens) - 1], np.int32), cache)[0]
+        return tokens
+
+    def _prompt(self, question: Question) -> np.ndarray:
+        """Word embeddings ``[T, C]`` with the visual tokens in their places."""
         dtype, is_text = self.backend.embeds_dtype, question.ids >= 0
         text = self.embedding.gather(question.ids[is_text], dtype)
         visual, _ = self.route(self.backend.encode_images(question.pixels), text)
         embeds = np.empty((len(is_text), text.shape[1]), dtype)
         embeds[is_text], embeds[~is_text] = text, visual[0]
-        return self.logits(embeds, self.embedding.gather(tokens, dtype))
+        return embeds
 
 
 def verify(

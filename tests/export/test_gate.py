@@ -1,5 +1,7 @@
 """The gate: costs per language against a calculation in torch, budgets, and that nothing over them is published."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from click.testing import CliRunner
 
 from parrot_export.checkpoint import open_checkpoint
 from parrot_export.cli import main
-from parrot_export.gate import Budget, Cost, OverBudget, _require, measure_gate
+from parrot_export.gate import Budget, Cost, OverBudget, _require, _Spoken, measure_gate
 from parrot_export.samples import graded_samples
 from parrot_runtime.image import preprocess
 from parrot_runtime.languages import CODES
@@ -43,6 +45,7 @@ def test_a_float32_bundle_costs_nothing_and_its_perplexity_is_torchs(bundle, che
         assert costs[code]["perplexity"] == pytest.approx(np.exp(loss / count), rel=1e-3)
         assert costs[code]["kl"] == pytest.approx(0, abs=1e-5)
         assert costs[code]["choices"] == 2
+        assert costs[code]["own_language"] == costs[code]["own_language_float32"]
 
 
 def cost(accuracy: float, kl: float) -> Cost:
@@ -61,6 +64,40 @@ def test_the_worst_language_decides_and_the_table_is_shown():
     assert lines[3].startswith("tr ")
     with pytest.raises(OverBudget, match=r"tr diverges by 0\.020 nats"):
         _require("cpu", fair, Budget(1.0, 0.015))
+
+
+def test_answers_in_another_language_are_over_the_budget():
+    """The logits may be near and the letters right: a language that is not answered any more is what is looked for."""
+    strayed = {"en": cost(90, 0.0), "tr": replace(cost(90, 0.0), answers=20, own_language=95.0)}
+    _require("cpu", strayed, Budget(5.0, 0.1))
+    with pytest.raises(OverBudget, match=r"tr loses 5\.0 points of answers in its own language") as caught:
+        _require("cpu", strayed, Budget(1.0, 0.1))
+    assert str(caught.value).splitlines()[3].endswith("95.0 (100.0)")
+
+
+def test_answers_are_told_by_their_language(bundle):
+    spoken = _Spoken(bundle, load_manifest(bundle))
+    tokenizer = load_tokenizer(bundle / "tokenizer.json")
+
+    def said(text: str) -> list[int]:
+        return [*tokenizer.encode(text, add_special_tokens=False).ids, min(spoken.stop_ids), 5, 6]
+
+    assert spoken.verdict(said("Yeşil bir şapka ve siyah bir çorap."), "tr") == (1.0, 1.0)
+    assert spoken.verdict(said("一只绿色的袜子和一只黑色的袜子。"), "tr") == (1.0, 0.0)
+    assert spoken.verdict(said("3"), "tr") == (0.0, 0.0)
+
+
+def test_a_bundles_answer_is_the_runtimes(bundle):
+    from parrot_export.reference import prepare_for
+    from parrot_export.samples import verification_samples
+    from parrot_export.verify import BundleUnderTest
+    from parrot_runtime import Parrot
+
+    manifest, samples = load_manifest(bundle), verification_samples()
+    under_test, stop = BundleUnderTest(bundle, manifest), _Spoken(bundle, manifest).stop_ids
+    for sample, question in zip(samples, prepare_for(bundle, manifest, samples), strict=True):
+        expected = Parrot.load(bundle, threads=1).ask(sample.image, sample.question, max_new_tokens=9).token_ids
+        assert under_test.answer(question, 9, stop) == list(expected)
 
 
 def test_nan_is_over_every_budget():
