@@ -66,7 +66,7 @@ class ExportRequest:
     calibration: Path | None = None
     max_drop: float | None = None
     max_kl: float | None = None
-    gate_samples: int = 120
+    gate_samples: int = 480
     verify: bool = True
     force: bool = False
 

@@ -81,7 +81,7 @@ def main() -> None:
     "--max-kl", type=click.FloatRange(min=0), metavar="NATS", help="Mean divergence a language may have [0.1]."
 )
 @click.option(
-    "--gate-samples", type=click.IntRange(min=1), default=120, metavar="N", help="Per language, for these [120]."
+    "--gate-samples", type=click.IntRange(min=1), default=480, metavar="N", help="Per language, for these [480]."
 )
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every graph with torch.")
 @click.option("--force", is_flag=True, help="Replace the bundle that has the name.")
