@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import numpy as np
@@ -14,6 +15,7 @@ from parrot_runtime.command import ParrotGroup, verbose_option
 from parrot_runtime.errors import InputError, ParrotError
 
 _HEADER = ("load s", "vision s", "prefill s", "first token s", "total s", "ms per step", "memory MiB")
+_Key = TypeVar("_Key")
 _FIELDS = ("load", "vision", "prefill", "first", "total", "step_ms", "memory")
 
 
@@ -79,7 +81,8 @@ def measure_one(bundle: str, rounds: int, as_json: bool, **workload: int) -> Non
 
     Example: parrot-bench run bundles/nano-fp16 --tokens 16
     """
-    _show(_in_turn([bundle], rounds, asked := Workload(**workload)), asked, as_json=as_json)
+    asked = Workload(**workload)
+    _show(_in_turn({bundle: (bundle, asked)}, rounds), asked, as_json=as_json)
 
 
 @main.command()
@@ -108,7 +111,8 @@ def compare(
     subjects = [*bundles, *map(_peer, peers)]
     if len(set(subjects)) < len(subjects):
         raise InputError("a bundle or peer is named twice; name each once")
-    costs = _in_turn(subjects, rounds, asked := Workload(**workload))
+    asked = Workload(**workload)
+    costs = _in_turn({subject: (subject, asked) for subject in subjects}, rounds)
     if plot is not None:
         from parrot_benchmarks.plot import save_plot
 
@@ -124,12 +128,12 @@ def _peer(text: str) -> str:
     return f"{kind}:{path}"
 
 
-def _in_turn(subjects: list[str], rounds: int, workload: Workload) -> dict[str, list[Cost]]:
+def _in_turn(runs: dict[_Key, tuple[str, Workload]], rounds: int) -> dict[_Key, list[Cost]]:
     """What each costs in each round. Every other round is backwards: what drifts with time hits all of them alike."""
-    costs: dict[str, list[Cost]] = {subject: [] for subject in subjects}
+    costs: dict[_Key, list[Cost]] = {key: [] for key in runs}
     for number in range(rounds):
-        for subject in subjects if number % 2 == 0 else subjects[::-1]:
-            costs[subject].append(run(subject, workload))
+        for key in runs if number % 2 == 0 else reversed(runs):
+            costs[key].append(run(*runs[key]))
     return costs
 
 
@@ -179,10 +183,7 @@ def scale(
         runs = {size: (bundles[0], dataclasses.replace(base, **{over: size})) for size in sizes}
     if len(runs) < len(bundles):
         raise InputError("two of the bundles have the same size; give bundles of different models")
-    costs: dict[int, list[Cost]] = {size: [] for size in runs}
-    for number in range(rounds):
-        for size, (bundle, asked) in list(runs.items())[:: 1 if number % 2 == 0 else -1]:
-            costs[size].append(run(bundle, asked))
+    costs = _in_turn(runs, rounds)
     medians = {size: median(each) for size, each in costs.items()}
     growth = {field: _growth(list(runs), [getattr(cost, field) for cost in medians.values()]) for field in _FIELDS}
     if as_json:

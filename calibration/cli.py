@@ -1,14 +1,12 @@
 """``parrot-calibrate``: scales for an export that rounds, drawn in every language."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from parrot_export.progress import progress_bar
 from parrot_runtime.command import ParrotCommand, verbose_option
 
 _PATH = click.Path(path_type=Path)
@@ -58,18 +56,11 @@ def main(checkpoint: Path | None, as_json: bool, **options: Any) -> None:
     """
     from parrot_calibration.report import as_data, calibrate_by_options, describe
 
-    record = calibrate_by_options(checkpoint, _progress, _note, **options)
+    record = calibrate_by_options(checkpoint, progress_bar, _note, **options)
     if as_json:
         click.echo(json.dumps(as_data(options["output"], record), ensure_ascii=False))
     else:
         click.echo("\n".join(describe(options["output"], record)))
-
-
-@contextmanager
-def _progress(label: str, length: int) -> Iterator[Any]:
-    """A bar on stderr, where that is a terminal."""
-    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        yield bar.update
 
 
 def _note(line: str) -> None:

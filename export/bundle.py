@@ -66,7 +66,7 @@ class ExportRequest:
     calibration: Path | None = None
     max_drop: float | None = None
     max_kl: float | None = None
-    gate_samples: int = 480
+    gate_samples: int | None = None
     verify: bool = True
     force: bool = False
 
@@ -84,6 +84,7 @@ def export(
     verification or cannot be written; in both cases nothing is published. When engines cannot be built, ParrotError
     says so, and the bundle stands.
     """
+    _check_gate(request)
     choice = choose(request.precision, request.target, request.dialect, request.sms, request.max_batch)
     source = request.checkpoint or _newest_run()
     require_folder(source)
@@ -285,6 +286,14 @@ def _ranges(
     return ranges
 
 
+def _check_gate(request: ExportRequest) -> None:
+    """Raise InputError for what is asked of a gate that would not be there."""
+    if not request.verify and (request.max_drop is not None or request.max_kl is not None):
+        raise InputError("--max-drop and --max-kl are measured, which --no-verify leaves out; leave one of them out")
+    if request.gate_samples is not None and not (request.verify and _gated(request)):
+        raise InputError("--gate-samples is for --calibration, --max-drop or --max-kl, verified; give one of them too")
+
+
 def _gated(request: ExportRequest) -> bool:
     """Whether the cost of rounding is measured: where it was calibrated, or a budget was named."""
     return request.calibration is not None or request.max_drop is not None or request.max_kl is not None
@@ -294,12 +303,12 @@ def _gate(
     folder: Path, manifest: Manifest, checkpoint: Checkpoint, request: ExportRequest, progress: Progress
 ) -> dict[str, Any]:
     """What rounding costs each language; see ``parrot_export.gate``."""
-    from parrot_export.gate import Budget, measure_gate
+    from parrot_export.gate import SAMPLES, Budget, measure_gate
     from parrot_export.samples import graded_samples
 
     given = {"drop": request.max_drop, "kl": request.max_kl}
     budget = Budget(**{name: value for name, value in given.items() if value is not None})
-    samples = list(graded_samples(request.gate_samples))
+    samples = list(graded_samples(request.gate_samples or SAMPLES))
     with progress("Measuring every language", len(samples)) as advance:
         return measure_gate(folder, manifest, checkpoint.load_model(), samples, budget, advance)
 

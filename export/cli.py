@@ -1,14 +1,12 @@
 """``parrot-export``: checkpoints to bundles, and a look at bundles that stand."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from parrot_export.progress import progress_bar
 from parrot_runtime.command import ParrotGroup, verbose_option
 from parrot_runtime.flavours import FLAVOURS
 from parrot_runtime.names import TARGETS, TENSORRT_DIALECTS
@@ -80,9 +78,7 @@ def main() -> None:
 @click.option(
     "--max-kl", type=click.FloatRange(min=0), metavar="NATS", help="Mean divergence a language may have [0.1]."
 )
-@click.option(
-    "--gate-samples", type=click.IntRange(min=1), default=480, metavar="N", help="Per language, for these [480]."
-)
+@click.option("--gate-samples", type=click.IntRange(min=1), metavar="N", help="Per language, for these [480].")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every graph with torch.")
 @click.option("--force", is_flag=True, help="Replace the bundle that has the name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -100,7 +96,7 @@ def export(precision: str | None, sm: str | None, as_json: bool, **options: Any)
     sms = parse_sms(sm) if sm is not None else None
     request = ExportRequest(precision=precision or "fp16", sms=sms, **options)
     built: list[Any] = []
-    folder, manifest = run_export(request, _progress, _note, built.append)
+    folder, manifest = run_export(request, progress_bar, _note, built.append)
     size = sum(record.size for record in manifest.files.values())
     if as_json:
         data = {"bundle": str(folder), "size": size, "verification": manifest.verification}
@@ -144,7 +140,7 @@ def verify(bundle: Path, checkpoint: Path | None, vision_tower: Path | None, as_
     """
     from parrot_export.inspection import describe_verification, verify_bundle
 
-    result = verify_bundle(bundle, checkpoint, vision_tower, _progress)
+    result = verify_bundle(bundle, checkpoint, vision_tower, progress_bar)
     if as_json:
         _print_json({"bundle": str(bundle), "verification": result})
         return
@@ -174,18 +170,11 @@ def engines(bundle: Path, sm: str | None, workspace: int | None, as_json: bool, 
 
     sms = parse_sms(sm) if sm is not None else None
     request = EngineRequest(bundle=bundle, sms=sms, options=BuildOptions(workspace), **options)
-    for found in build_engines(request, _progress, _note):
+    for found in build_engines(request, progress_bar, _note):
         if as_json:
             _print_json(found.as_data())
         else:
             click.echo("\n".join(found.describe()))
-
-
-@contextmanager
-def _progress(label: str, length: int) -> Iterator[Any]:
-    """A bar on stderr, where that is a terminal."""
-    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        yield bar.update
 
 
 def _note(line: str) -> None:

@@ -26,10 +26,14 @@ from parrot_runtime.templates import prompt_encoder
 from parrot_runtime.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from parrot_export.samples import Graded
     from parrot_train.model import ParrotForConditionalGeneration
 
 
+# Questions in each language: with 100 a flipped one is a point, and the gate measures its own noise.
+SAMPLES = 480
 # An open answer is as long as that at most: enough to tell its language.
 _ANSWER = 24
 
@@ -103,7 +107,8 @@ def measure_gate(
     Raises OverBudget, with the table, when the worst language of any set is over ``budget``. TensorRT's graphs are
     ``not run`` where onnxruntime lacks a type of theirs.
     """
-    asked = list(_encode(folder, manifest, samples))
+    tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
+    asked = list(_encode(tokenizer, manifest, samples))
     bundles: dict[str, BundleUnderTest | str] = {}
     if manifest.graphs:
         bundles["cpu"] = BundleUnderTest(folder, manifest)
@@ -114,7 +119,7 @@ def measure_gate(
             bundles["tensorrt"] = str(error)
     running = {name: bundle for name, bundle in bundles.items() if not isinstance(bundle, str)}
     rows: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in running}
-    spoken = _Spoken(folder, manifest)
+    spoken = _Spoken(tokenizer, manifest)
     for one in asked:
         exact, own = _float32(model, one), (0.0, 0.0)
         if not one.letters:
@@ -138,8 +143,7 @@ def measure_gate(
     return result
 
 
-def _encode(folder: Path, manifest: Manifest, samples: Sequence["Graded"]) -> Iterator[_Asked]:
-    tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
+def _encode(tokenizer: "Tokenizer", manifest: Manifest, samples: Sequence["Graded"]) -> Iterator[_Asked]:
     prompts = prompt_encoder(tokenizer, manifest.prompt)
     for sample in samples:
         turns = [Turn("user", sample.question, 1)]
@@ -155,9 +159,9 @@ def _encode(folder: Path, manifest: Manifest, samples: Sequence["Graded"]) -> It
 class _Spoken:
     """The bundle's tokenizer, and what language its words are in."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
-        self.stop_ids = prompt_encoder(self._tokenizer, manifest.prompt).stop_ids
+    def __init__(self, tokenizer: "Tokenizer", manifest: Manifest) -> None:
+        self._tokenizer = tokenizer
+        self.stop_ids = prompt_encoder(tokenizer, manifest.prompt).stop_ids
 
     def verdict(self, tokens: Iterable[int], asked: str) -> tuple[float, float]:
         """1 where the language of the answer ``tokens`` shows, else 0; 1 where it is the one asked."""

@@ -65,7 +65,7 @@ class Composer:
         self._embedding = embedding
         self._backend = backend
         self._max_len = max_len
-        self._lookup = lookup
+        self._lookup = lookup and backend.extends
         self._features = FeatureCache()
 
     def request(

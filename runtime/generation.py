@@ -213,7 +213,7 @@ class Slots:
     def _draft(self, slot: _Slot) -> list[int]:
         """What may come behind the last token of the only answer under way; nothing where it does not pay."""
         request = slot.request
-        if request.lookup is None or not self._backend.extends:
+        if request.lookup is None:
             return []
         # Beside them a step has room for the last token, and chooses one more.
         room = min(request.limit - len(request.tokens), self._cache.max_len - slot.held) - 1

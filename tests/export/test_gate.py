@@ -76,8 +76,8 @@ def test_answers_in_another_language_are_over_the_budget():
 
 
 def test_answers_are_told_by_their_language(bundle):
-    spoken = _Spoken(bundle, load_manifest(bundle))
     tokenizer = load_tokenizer(bundle / "tokenizer.json")
+    spoken = _Spoken(tokenizer, load_manifest(bundle))
 
     def said(text: str) -> list[int]:
         return [*tokenizer.encode(text, add_special_tokens=False).ids, min(spoken.stop_ids), 5, 6]
@@ -94,10 +94,22 @@ def test_a_bundles_answer_is_the_runtimes(bundle):
     from parrot_runtime import Parrot
 
     manifest, samples = load_manifest(bundle), verification_samples()
-    under_test, stop = BundleUnderTest(bundle, manifest), _Spoken(bundle, manifest).stop_ids
+    under_test = BundleUnderTest(bundle, manifest)
+    stop = PromptEncoder(load_tokenizer(bundle / "tokenizer.json")).stop_ids
     for sample, question in zip(samples, prepare_for(bundle, manifest, samples), strict=True):
         expected = Parrot.load(bundle, threads=1).ask(sample.image, sample.question, max_new_tokens=9).token_ids
         assert under_test.answer(question, 9, stop) == list(expected)
+
+
+@pytest.mark.parametrize(
+    "options", [("--no-verify", "--max-kl", "1"), ("--no-verify", "--max-drop", "1"), ("--gate-samples", "9")]
+)
+def test_a_gate_that_would_not_be_asked_is_refused(checkpoint, tmp_path, options):
+    words = [str(checkpoint), "--int8", "--target", "cpu", "-o", str(tmp_path / "b"), *options]
+    told = CliRunner().invoke(main, words, prog_name="parrot-export")
+    assert told.exit_code == 2
+    assert options[-2] in told.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_nan_is_over_every_budget():
