@@ -57,7 +57,7 @@ Examples:
     "--lookup/--no-lookup",
     default=True,
     show_default=True,
-    help="Several tokens in one step where an answer repeats its prompt: the same words, sooner.",
+    help="Several tokens in one step where an answer repeats its prompt; the words are the same but for near ties.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads per graph of onnxruntime.  [default: all cores]")
 @click.option("--stats", is_flag=True, help="Time of each stage, speed, and routing over the experts, on stderr.")

@@ -3,7 +3,8 @@
 An answer often repeats what stands in front of it: an option of the question, an earlier turn, its own list. A draft
 is checked by one step over all of its tokens, and kept as far as it is what the model chooses itself (prompt lookup,
 Saxena 2023; the check is that of Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding").
-So it changes how many steps an answer takes, never its words.
+So it changes how many steps an answer takes and not its words, but where two tokens are so near that the rounding of
+one kernel or the other decides between them (docs/performance.md).
 """
 
 from collections.abc import Sequence
