@@ -8,13 +8,13 @@ import numpy as np
 from parrot_calibration.methods.errors import ErrorSum, worst
 from parrot_calibration.methods.factors import Found, awq_factors, smooth_factors
 from parrot_calibration.methods.gptq import gptq, inverse_factor
-from parrot_calibration.methods.rounding import FourBits, pack
+from parrot_calibration.methods.rounding import FourBits
 from parrot_calibration.methods.thresholds import clipped, thresholds
 from parrot_calibration.statistics import FirstPass, SecondPass
 from parrot_export.architecture import MOE
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.folding import fold_sites, folded
-from parrot_export.quantise import int4_block
+from parrot_export.quantise import int4_block, two_to_a_byte
 from parrot_export.scales import Product, Rounded, Search, Settings
 from parrot_export.slabs import StoredTensor
 
@@ -151,7 +151,7 @@ class LayerCalibrator:
             for method in ("rtn", "gptq") if factor is not None else ("rtn",):
                 found = bits.quantise(matrix) if method == "rtn" else gptq(matrix, factor, bits)
                 errors[method].add(matrix, scaled.rows, bits.dequantise(*found))
-                pieces[method].append((pack(found[0]), found[1].astype(np.float16), found[2].astype(np.uint8)))
+                pieces[method].append((two_to_a_byte(found[0]), found[1].astype(np.float16), found[2].astype(np.uint8)))
         best = "gptq" if pieces["gptq"] and worst(errors["gptq"].errors) < worst(errors["rtn"].errors) else "rtn"
         codes, scales, zeros = (np.concatenate(column) for column in zip(*pieces[best], strict=True))
         key = matrix_name(view.tensors[name])

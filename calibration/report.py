@@ -1,6 +1,5 @@
 """From options to a calibration, and from its record to the lines a person reads."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,7 @@ from typing import Any
 from parrot_calibration.run import CalibrationRequest, calibrate
 from parrot_export.progress import Progress
 from parrot_export.scales import Record, Settings
-from parrot_runtime.errors import InputError
-from parrot_runtime.languages import CODES
-from parrot_runtime.strict import nearest
+from parrot_runtime.languages import parse_languages
 
 
 def calibrate_by_options(
@@ -32,19 +29,6 @@ def calibrate_by_options(
     languages = parse_languages(options.pop("languages"))
     request = CalibrationRequest(checkpoint=checkpoint, languages=languages, settings=settings, **options)
     return calibrate(request, progress, note)
-
-
-def parse_languages(text: str | None) -> tuple[str, ...]:
-    """``"tr, ar"`` → codes in the project's order; None → all. Raises InputError."""
-    if text is None:
-        return CODES
-    wanted = [code for code in re.split(r"[,\s]+", text.lower()) if code]
-    for code in wanted:
-        if code not in CODES:
-            raise InputError(f"--languages: '{code}' is none of {', '.join(CODES)}{nearest(code, CODES)}")
-    if not wanted:
-        raise InputError(f"--languages: no language given; expected some of {', '.join(CODES)}")
-    return tuple(code for code in CODES if code in wanted)
 
 
 def as_data(output: Path, record: Record) -> dict[str, Any]:

@@ -32,14 +32,13 @@ from parrot_export.scales import (
     Record,
     Rounded,
     Settings,
-    file_hash,
     fingerprint,
     to_json,
 )
 from parrot_export.weights import Block, WeightFile
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
-from parrot_runtime.manifest import MANIFEST_NAME
+from parrot_runtime.manifest import MANIFEST_NAME, record_file
 from parrot_runtime.publish import publish_directory
 from parrot_runtime.strict import from_mapping
 
@@ -125,7 +124,7 @@ def _job(identity: str, request: CalibrationRequest, encoded: Sequence[Encoded])
         "languages": request.languages,
         "settings": asdict(request.settings),
         "samples": [[one.sample.entry, one.ids.tolist()] for one in encoded],
-        "data": [file_hash(path) for path in request.data],
+        "data": [record_file(path).sha256 for path in request.data],
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -296,7 +295,7 @@ def _publish(request: CalibrationRequest, record: Record, arrays: dict[str, Path
         file.seal()
         require_room(folder, file.size)
         file.write(folder)
-        record = replace(record, numbers=file_hash(folder / SCALES_NUMBERS))
+        record = replace(record, numbers=record_file(folder / SCALES_NUMBERS).sha256)
         (folder / SCALES_JSON).write_text(to_json(record), encoding="utf-8")
     return record
 

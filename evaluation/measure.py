@@ -24,9 +24,8 @@ from parrot_evaluation.runner import Progress, evaluate
 from parrot_evaluation.scoring import Sample
 from parrot_evaluation.tsv import Table, read_tsv
 from parrot_runtime.errors import InputError
-from parrot_runtime.languages import CODES
+from parrot_runtime.languages import parse_languages
 from parrot_runtime.publish import write_file
-from parrot_runtime.strict import nearest
 
 NANO_FOLDER = Path("runs/nano/evaluation")
 
@@ -51,7 +50,9 @@ def run_benchmark(
 ) -> str:
     """Measure and write ``answers.jsonl``, ``samples.jsonl``, ``report.json`` and ``report.md``; the report's text."""
     chosen = find_benchmark(benchmark)
-    read = read_tables(chosen, data, parse_languages(languages, chosen), skip_missing_images=skip_missing_images)
+    read = read_tables(
+        chosen, data, parse_languages(languages, chosen.languages), skip_missing_images=skip_missing_images
+    )
     opened = open_bundle(model or _default_bundle(), max_new_tokens=chosen.max_new_tokens, note=_note)
     folder = output / chosen.name / run_name(opened, chosen, instruction)
     with Journal(folder / "answers.jsonl") as journal, _progress_bar() as progress:
@@ -70,20 +71,6 @@ def run_benchmark(
     text = write_report(folder, report, samples)
     click.echo(f"parrot-eval: kept in {folder}", err=True)
     return text if as_json else tables.markdown(report, by_category=by_category)
-
-
-def parse_languages(text: str | None, benchmark: Benchmark) -> tuple[str, ...]:
-    """``"tr, ar"`` → codes in the project's order; None → all of the benchmark's. Raises InputError."""
-    if text is None:
-        return benchmark.languages
-    wanted = [code for code in re.split(r"[,\s]+", text.lower()) if code]
-    for code in wanted:
-        if code not in benchmark.languages:
-            known = ", ".join(benchmark.languages)
-            raise InputError(f"--languages: '{code}' is none of {known}{nearest(code, benchmark.languages)}")
-    if not wanted:
-        raise InputError("--languages: no language given; expected some of " + ", ".join(benchmark.languages))
-    return tuple(code for code in CODES if code in wanted)
 
 
 def read_tables(

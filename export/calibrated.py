@@ -8,8 +8,9 @@ from typing import Any
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.choice import Choice
 from parrot_export.folding import folded
-from parrot_export.scales import FIT_OF, SCALES_JSON, Scales, file_hash, read_scales
+from parrot_export.scales import FIT_OF, SCALES_JSON, Scales, read_scales
 from parrot_runtime.errors import InputError
+from parrot_runtime.manifest import record_file
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,6 @@ def calibrated_parts(folder: Path, checkpoint: Checkpoint, choice: Choice) -> Ca
         )
     record = scales.record
     settings = {"ranges": record.settings.ranges} if precision != "int4" else {"int4": record.settings.int4}
-    note = {"sha256": file_hash(folder / SCALES_JSON), "samples": len(record.samples), **settings}
+    note = {"sha256": record_file(folder / SCALES_JSON).sha256, "samples": len(record.samples), **settings}
     view = folded(checkpoint, scales.factors(FIT_OF[precision]))
     return Calibrated(view, scales.ranges, scales if precision == "int4" else None, {"calibration": note})

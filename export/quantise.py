@@ -129,6 +129,9 @@ def group_codes(groups: np.ndarray, scales: np.ndarray, kind: str) -> np.ndarray
     codes = np.rint(scaled).astype(np.int8)
     if kind == "int8":
         return codes
-    # Two to a byte, the first in the lower half, as ONNX packs them.
-    halves = (codes + np.int8(8 if kind == "uint4" else 0)).view(np.uint8).reshape(-1, 2) & 0xF
-    return halves[:, 0] | (halves[:, 1] << 4)
+    return two_to_a_byte((codes + np.int8(8 if kind == "uint4" else 0)).view(np.uint8) & 0xF)
+
+
+def two_to_a_byte(codes: np.ndarray) -> np.ndarray:
+    """uint8 ``[..., 2n]`` of codes below 16 → ``[..., n]``, the first in the lower half, as ONNX packs them."""
+    return codes[..., ::2] | (codes[..., 1::2] << 4)

@@ -17,8 +17,10 @@ import numpy as np
 
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.folding import fold_sites
+from parrot_export.quantise import two_to_a_byte
 from parrot_export.weights import Block
 from parrot_runtime.errors import InputError
+from parrot_runtime.manifest import record_file
 from parrot_runtime.strict import from_mapping, nearest, parse_json
 
 SCALES_JSON, SCALES_NUMBERS = "scales.json", "scales.safetensors"
@@ -200,7 +202,7 @@ def _packed(zeros: Block) -> Iterator[np.ndarray]:
     groups = zeros.shape[1]
     for chunk in zeros.chunks():
         even = np.pad(chunk.reshape(-1, groups), ((0, 0), (0, groups % 2)), constant_values=8)
-        yield (even[:, ::2] | (even[:, 1::2] << 4)).reshape(-1)
+        yield two_to_a_byte(even).reshape(-1)
 
 
 def read_scales(folder: Path, checkpoint: Checkpoint) -> Scales:
@@ -219,7 +221,7 @@ def read_scales(folder: Path, checkpoint: Checkpoint) -> Scales:
     record = from_mapping(Record, data, where=str(path))
     _check_names(path, record, checkpoint)
     numbers = folder / SCALES_NUMBERS
-    if not numbers.is_file() or file_hash(numbers) != record.numbers:
+    if not numbers.is_file() or record_file(numbers).sha256 != record.numbers:
         raise InputError(f"{numbers}: missing, or not the file that {SCALES_JSON} was written with; {AGAIN}")
     if fingerprint(checkpoint) != record.checkpoint:
         raise InputError(
@@ -279,9 +281,3 @@ def fingerprint(checkpoint: Checkpoint) -> str:
         for chunk in tensor.chunks():
             digest.update(chunk.view(np.uint8).data)
     return digest.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -55,11 +55,6 @@ class FourBits:
         return self.dequantise(*self.quantise(matrix))
 
 
-def pack(codes: np.ndarray) -> np.ndarray:
-    """uint8 ``[N, K]`` codes → ``[N, K / 2]``, two to a byte, the first in the lower half."""
-    return codes[:, ::2] | (codes[:, 1::2] << 4)
-
-
 def int8_rows(matrix: np.ndarray) -> np.ndarray:
     """float32 ``[N, K]`` rounded to int8 by one scale per row."""
     groups = matrix[:, None, :]

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from parrot_calibration.cli import main
-from parrot_calibration.report import parse_languages
 from parrot_runtime.errors import InputError
+from parrot_runtime.languages import parse_languages
 
 
 def run(*arguments, code: int = 0):

@@ -10,9 +10,10 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 from parrot_calibration.methods.errors import Kept, output_errors, worst
 from parrot_calibration.methods.factors import awq_factors, smooth_factors
 from parrot_calibration.methods.gptq import DAMPING, gptq, inverse_factor
-from parrot_calibration.methods.rounding import FourBits, int8_all, int8_rows, pack
+from parrot_calibration.methods.rounding import FourBits, int8_all, int8_rows
 from parrot_calibration.methods.thresholds import BINS, clipped, entropy_bin, percentile_bin, thresholds
 from parrot_export.folding import Site
+from parrot_export.quantise import two_to_a_byte
 
 
 def draw(*shape: int, seed: int = 0) -> np.ndarray:
@@ -114,7 +115,7 @@ def test_asymmetric_codes_are_closer_where_weights_are_all_of_one_sign():
 def test_blocks_of_zeros_stay_zero_and_codes_pack_low_half_first():
     for asymmetric in (False, True):
         assert not FourBits(32, asymmetric).round_trip(np.zeros((3, 64), np.float32)).any()
-    np.testing.assert_array_equal(pack(np.array([[1, 2, 15, 0]], np.uint8)), [[0x21, 0x0F]])
+    np.testing.assert_array_equal(two_to_a_byte(np.array([[1, 2, 15, 0]], np.uint8)), [[0x21, 0x0F]])
 
 
 def test_int8_rows_are_torchs():

@@ -15,6 +15,7 @@ from parrot_evaluation.cli import main
 from parrot_evaluation.models import Model, open_bundle
 from parrot_evaluation.runner import Question
 from parrot_runtime.errors import InputError
+from parrot_runtime.languages import parse_languages
 
 
 @pytest.fixture
@@ -86,8 +87,8 @@ def test_nano_without_the_training_extra_says_so(monkeypatch: pytest.MonkeyPatch
 
 
 def test_languages_are_put_in_the_projects_order() -> None:
-    assert measure.parse_languages("tr, EN zh", BENCHMARKS["nano"]) == ("en", "zh", "tr")
-    assert measure.parse_languages(None, BENCHMARKS["nano"]) == ("en", "zh", "pt", "ar", "tr", "ru")
+    assert parse_languages("tr, EN zh", BENCHMARKS["nano"].languages) == ("en", "zh", "tr")
+    assert parse_languages(None, BENCHMARKS["nano"].languages) == ("en", "zh", "pt", "ar", "tr", "ru")
 
 
 def test_run_names_change_with_whatever_changes_an_answer() -> None:
