@@ -54,9 +54,11 @@ def main(checkpoint: Path | None, as_json: bool, **options: Any) -> None:
     Every language has the same number of samples; each threshold, factor and code is chosen by the language that
     suffers most. A run that was cut goes on when the same command is given again.
     """
-    from parrot_calibration.report import as_data, calibrate_by_options, describe
+    from parrot_calibration.report import as_data, describe
+    from parrot_calibration.request import request_of
+    from parrot_calibration.run import calibrate
 
-    record = calibrate_by_options(checkpoint, progress_bar, _note, **options)
+    record = calibrate(request_of(checkpoint, **options), progress_bar, _note)
     if as_json:
         click.echo(json.dumps(as_data(options["output"], record), ensure_ascii=False))
     else:

@@ -5,21 +5,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from parrot_calibration.methods.errors import ErrorSum, worst
+from parrot_calibration.methods.errors import OUTPUTS, ErrorSum, worst
 from parrot_calibration.methods.factors import Found, awq_factors, smooth_factors
 from parrot_calibration.methods.gptq import gptq, inverse_factor
 from parrot_calibration.methods.rounding import FourBits
 from parrot_calibration.methods.thresholds import clipped, thresholds
 from parrot_calibration.statistics import FirstPass, SecondPass
-from parrot_export.architecture import MOE
+from parrot_export.architecture import side_by_side
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.folding import fold_sites, folded
 from parrot_export.quantise import int4_block, two_to_a_byte
 from parrot_export.scales import Product, Rounded, Search, Settings
 from parrot_export.slabs import StoredTensor
 
-# Rows of a matrix whose codes are searched at a time: in float64, with 7B's 18,944 columns, 155 MiB.
-_ROWS = 1024
 # Graphs that a plan stores in 4 bits; a picture's encoder, run once, is never among them.
 _FOUR_BIT_ROLES = ("experts", "decoder")
 
@@ -41,7 +39,7 @@ class LayerCalibrator:
     """Calibrates the segments of ``checkpoint`` by ``settings``; ``languages`` in the order of every array."""
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings, languages: Sequence[str]) -> None:
-        self._checkpoint, self._settings, self._languages = checkpoint, settings, tuple(languages)
+        self._checkpoint, self._settings, self.languages = checkpoint, settings, tuple(languages)
         self._sites = fold_sites(checkpoint.architecture)
 
     def calibrate(self, role: str, exposed: dict[str, tuple[str, ...]], totals: np.ndarray, run: Pass) -> Part:
@@ -68,7 +66,7 @@ class LayerCalibrator:
                 if value not in firsts:
                     channels = array.shape[-1]
                     wanted = grams and self._block(channels) is not None
-                    firsts[value] = FirstPass(exposed[value][0], self._languages, channels, self._settings.seed, wanted)
+                    firsts[value] = FirstPass(exposed[value][0], self.languages, channels, self._settings.seed, wanted)
                 firsts[value].add(array, language, chosen, 1 / totals[language], name)
         return firsts
 
@@ -95,13 +93,13 @@ class LayerCalibrator:
 
     def _by_language(self, numbers: np.ndarray) -> dict[str, float]:
         """Numbers by language, of those that were seen."""
-        pairs = zip(self._languages, numbers, strict=True)
+        pairs = zip(self.languages, numbers, strict=True)
         return {code: float(f"{number:.6g}") for code, number in pairs if np.isfinite(number)}
 
     def _describe(self, role: str, modules: tuple[str, ...], first: FirstPass, second: SecondPass, part: Part) -> None:
         limits = thresholds(second.counts, second.largest)
         beyond = clipped(second.counts, second.largest, limits[self._settings.ranges])
-        rows = {code: int(count) for code, count in zip(self._languages, first.rows, strict=True)}
+        rows = {code: int(count) for code, count in zip(self.languages, first.rows, strict=True)}
         searches = part.searches.get(modules[0], {})
         part.products[modules[0]] = Product(
             role, modules, first.channels, rows, second.largest, limits, self._by_language(beyond), searches
@@ -119,10 +117,8 @@ class LayerCalibrator:
             if block is None:
                 continue
             spread = found[value].get("int4")
-            factor = None
-            if first.gram is not None:
-                gram = first.gram if spread is None else first.gram / np.outer(spread, spread)
-                factor = inverse_factor(gram)
+            gram = first.moments(spread)
+            factor = None if gram is None else inverse_factor(gram)
             # A product of several modules side by side goes by its first; its site knows them all.
             site = self._sites.get(modules[0])
             packed = site.weights if site else ()
@@ -172,21 +168,16 @@ class LayerCalibrator:
 
 def matrix_name(tensor: StoredTensor) -> str:
     """What a matrix's codes are called: its tensor, with ``.columns`` where experts stand side by side."""
-    return f"{tensor.name}.columns" if _side_by_side(tensor) else tensor.name
-
-
-def _side_by_side(tensor: StoredTensor) -> bool:
-    """Experts' last products are one product over all of them: ``[E, C, I]`` read as ``[C, E·I]``."""
-    return tensor.name.startswith(MOE) and tensor.name.endswith((".fc2.weight", ".down_proj.weight"))
+    return f"{tensor.name}.columns" if side_by_side(tensor.name.removesuffix(".weight")) else tensor.name
 
 
 def _row_pieces(tensor: StoredTensor) -> Iterator[np.ndarray]:
-    """A matrix as products read it, ``[rows, K]`` in float32, at most ``_ROWS`` at a time."""
-    if _side_by_side(tensor):
+    """A matrix as products read it, ``[rows, K]`` in float32, at most ``OUTPUTS`` at a time."""
+    if side_by_side(tensor.name.removesuffix(".weight")):
         width = tensor.shape[0] * tensor.shape[2]
         chunks = (chunk.reshape(-1, width) for chunk in tensor.column_chunks())
     else:
         chunks = tensor.row_chunks()
     for chunk in chunks:
-        for first in range(0, len(chunk), _ROWS):
-            yield chunk[first : first + _ROWS].astype(np.float32)
+        for first in range(0, len(chunk), OUTPUTS):
+            yield chunk[first : first + OUTPUTS].astype(np.float32)

@@ -1,34 +1,10 @@
-"""From options to a calibration, and from its record to the lines a person reads."""
+"""From a calibration's record to the lines a person reads."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from parrot_calibration.run import CalibrationRequest, calibrate
-from parrot_export.progress import Progress
-from parrot_export.scales import Record, Settings
-from parrot_runtime.languages import parse_languages
-
-
-def calibrate_by_options(
-    checkpoint: Path | None, progress: Progress, note: Callable[[str], None], **options: Any
-) -> Record:
-    """``calibrate`` by what was typed. Raises InputError."""
-    if checkpoint is None:
-        from parrot_train.checkpoint import newest_finished_run
-
-        checkpoint = newest_finished_run(stage=2)
-    settings = Settings(
-        ranges=options.pop("ranges"),
-        int4=options.pop("int4"),
-        block=int(options.pop("block")),
-        asymmetric=options.pop("asymmetric"),
-        seed=options.pop("seed"),
-        per_language=options.pop("per_language"),
-    )
-    languages = parse_languages(options.pop("languages"))
-    request = CalibrationRequest(checkpoint=checkpoint, languages=languages, settings=settings, **options)
-    return calibrate(request, progress, note)
+from parrot_export.scales import Record
 
 
 def as_data(output: Path, record: Record) -> dict[str, Any]:

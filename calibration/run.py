@@ -10,19 +10,17 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from parrot_calibration.feeds import Encoded, Feeds, encode_samples
-from parrot_calibration.graphs import looked_at, plan_graphs
 from parrot_calibration.layer import LayerCalibrator, Part
-from parrot_calibration.samples import draw_samples
-from parrot_calibration.segments import Segmented, States
-from parrot_export.author import Authored
-from parrot_export.bundle import require_room
+from parrot_calibration.request import CalibrationRequest
 from parrot_export.checkpoint import Checkpoint, open_checkpoint
+from parrot_export.conversations import draw_samples
+from parrot_export.layerwise.feeds import Encoded, encode_samples
+from parrot_export.layerwise.walk import Step, Walk
 from parrot_export.progress import Progress, no_progress
 from parrot_export.scales import (
     SCALES_JSON,
@@ -31,32 +29,14 @@ from parrot_export.scales import (
     Product,
     Record,
     Rounded,
-    Settings,
     fingerprint,
     to_json,
 )
-from parrot_export.weights import Block, WeightFile
+from parrot_export.weights import Block, WeightFile, require_room
 from parrot_runtime.errors import InputError
-from parrot_runtime.languages import CODES
-from parrot_runtime.manifest import MANIFEST_NAME, record_file
+from parrot_runtime.manifest import record_file
 from parrot_runtime.publish import publish_directory
 from parrot_runtime.strict import from_mapping
-
-_RESULTS = {"encoder": ("image_features",), "experts": ("visual_tokens",), "decoder": ()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationRequest:
-    """What to calibrate, on what, and where to put it. Without ``data``, on nano's own pictures."""
-
-    checkpoint: Path
-    output: Path
-    data: tuple[Path, ...] = ()
-    languages: tuple[str, ...] = CODES
-    settings: Settings = field(default_factory=Settings)
-    vision_tower: Path | None = None
-    threads: int = 0
-    force: bool = False
 
 
 def calibrate(
@@ -69,14 +49,13 @@ def calibrate(
     Raises InputError for anything wrong with the request, the data or the checkpoint (NaN among its activations too),
     and ParrotError where the disk is full; then nothing stands at the output.
     """
-    _check_output(request)
+    request.check()
     checkpoint = open_checkpoint(request.checkpoint, request.vision_tower)
     drawn = draw_samples(request.data, request.settings.per_language, request.settings.seed, request.languages)
-    limit = checkpoint.architecture.decoder.max_positions
-    encoded, too_long = encode_samples(checkpoint, drawn.samples, limit)
-    for line in (*drawn.notes, *(f"{one.name} takes more than {limit} positions and is left out" for one in too_long)):
+    for line in drawn.notes:
         note(line)
-    _require_every_language(encoded, request.languages)
+    limit = checkpoint.architecture.decoder.max_positions
+    encoded = encode_samples(checkpoint, drawn.samples, limit, request.languages, note)
     identity = fingerprint(checkpoint)
     job = _job(identity, request, encoded)
     work = request.output.parent / f".{request.output.name}.calibrating"
@@ -96,25 +75,6 @@ def calibrate(
         record = _publish(request, record, calibration.arrays)
     shutil.rmtree(work, ignore_errors=True)
     return record
-
-
-def _check_output(request: CalibrationRequest) -> None:
-    if (request.checkpoint / MANIFEST_NAME).is_file():
-        raise InputError(
-            f"{request.checkpoint} is a bundle, whose weights are rounded and laid out already; give the checkpoint "
-            "that it was exported from"
-        )
-    output = request.output
-    if output.exists() and not request.force:
-        raise InputError(f"{output} exists already; give --force to replace it, or another name with -o")
-    if output.exists() and not (output / SCALES_JSON).is_file():
-        raise InputError(f"{output} holds no scales, so --force does not replace it; give another name with -o")
-
-
-def _require_every_language(encoded: Sequence[Encoded], languages: Sequence[str]) -> None:
-    lacking = [code for code in languages if not any(one.sample.language == code for one in encoded)]
-    if lacking:
-        raise InputError(f"no sample is left in {', '.join(lacking)}; add shorter ones in every language")
 
 
 def _job(identity: str, request: CalibrationRequest, encoded: Sequence[Encoded]) -> str:
@@ -148,114 +108,47 @@ def _claimed(work: Path, job: str, note: Callable[[str], None]) -> Iterator[None
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             stamp.write_text(job)
-        yield
+        try:
+            yield
+        except InputError:
+            shutil.rmtree(work)  # the same would end in the same place again
+            raise
 
 
 class _Calibration:
-    """The segments of all graphs, in order, with what was found of them kept below ``work``."""
+    """The steps of a walk, in order, with what was found of each kept below ``work``."""
 
     def __init__(
         self, checkpoint: Checkpoint, request: CalibrationRequest, encoded: Sequence[Encoded], work: Path
     ) -> None:
-        self._checkpoint, self._request, self._encoded, self._work = checkpoint, request, encoded, work
+        self._walk, self._encoded, self._work = Walk(checkpoint, encoded, work, request.threads), encoded, work
         self._layers = LayerCalibrator(checkpoint, request.settings, request.languages)
         self._language = [request.languages.index(one.sample.language) for one in encoded]
-        self._states = States(work / "states")
         self.products: dict[str, Product] = {}
         self.matrices: dict[str, Rounded] = {}
         self.arrays: dict[str, Path] = {}
 
     def run(self, progress: Progress) -> None:
-        """Every segment that is not done yet; then ``products``, ``matrices`` and ``arrays`` are whole."""
-        authored = self._graphs()
-        self._feeds = Feeds(self._checkpoint, authored, self._work / "graphs", self._encoded)
-        roles = {
-            role: Segmented(
-                self._work / "graphs",
-                graph.file,
-                authored.models[role],
-                looked_at(authored.products[role]),
-                _RESULTS[role],
-                self._request.threads,
-            )
-            for role, graph in authored.graphs.items()
-        }
-        steps = sum(len(each.segments) for each in roles.values())
-        with progress("Calibrating", 2 * steps * len(self._encoded)) as advance:
-            for role, segmented in roles.items():
-                self._run_role(role, segmented, looked_at(authored.products[role]), advance)
+        """Every step that is not done yet; then ``products``, ``matrices`` and ``arrays`` are whole."""
+        with progress("Calibrating", 2 * len(self._walk.steps) * len(self._encoded)) as advance:
+            for step in self._walk.steps:
+                if (self._work / "parts" / step.name).exists():
+                    advance(2 * len(self._encoded))
+                else:
+                    self._keep(step.name, self._calibrate(step, advance))
+                    self._walk.close(step)
+                self._collect(step.name)
 
-    def _graphs(self) -> Authored:
-        """The graphs in ``work``, written once."""
-        longest = max(len(one.ids) for one in self._encoded)
-        authored, folder = plan_graphs(self._checkpoint, longest), self._work / "graphs"
-        if not folder.exists():
-            with publish_directory(folder) as beside:
-                require_room(beside, authored.size)
-                for file in authored.files:
-                    file.write(beside)
-                authored.save_graphs(beside)
-        return authored
+    def _calibrate(self, step: Step, advance: Callable[[int], None]) -> Part:
+        chosen, walk = self._walk.feeds.chosen(step.role), self._walk.open(step)
+        totals = np.bincount(self._language, [len(rows) for rows in chosen], len(self._layers.languages))
 
-    def _run_role(self, role: str, segmented: Segmented, modules: dict, advance: Callable[[int], None]) -> None:
-        before = None
-        for number, segment in enumerate(segmented.segments):
-            step = f"{role}-{number:03d}"
-            if not (self._work / "parts" / step).exists():
-                later = segmented.segments[number + 1 :]
-                carried = {name for each in later for name in each.takes} | set(_RESULTS[role])
-                exposed = {value: modules[value] for value in segment.exposed}
-                self._run_segment(role, segmented, number, (before, step), carried, exposed, advance)
-                if before:
-                    self._states.drop(before)
-            else:
-                advance(2 * len(self._encoded))
-            self._collect(step)
-            before = step
-        self._last = before
-
-    def _run_segment(
-        self,
-        role: str,
-        segmented: Segmented,
-        number: int,
-        steps: tuple[str | None, str],
-        carried: set[str],
-        exposed: dict[str, tuple[str, ...]],
-        advance: Callable[[int], None],
-    ) -> None:
-        segment = segmented.segments[number]
-        before, step = steps
-        if not segment.gives and not exposed:
-            self._keep(step, Part())
-            return
-        session = segmented.session(segment)
-        chosen = list(self._feeds.chosen(role))
-        totals = np.zeros(len(self._request.languages))
-        np.add.at(totals, self._language, [len(rows) for rows in chosen])
-
-        def run():
-            for at, one in enumerate(self._encoded):
-                state = self._states.read(before, at) if before else self._inputs(role, at)
-                given = segmented.run(session, segment, state)
-                self._states.write(step, at, {n: a for n, a in (state | given).items() if n in carried})
-                yield self._language[at], one.sample.name, chosen[at], {v: _rows(given[v]) for v in exposed}
+        def run() -> Iterator[tuple[int, str, np.ndarray, dict[str, np.ndarray]]]:
+            for at, values in walk():
+                yield self._language[at], self._encoded[at].sample.name, chosen[at], values
                 advance(1)
 
-        if exposed:
-            self._keep(step, self._layers.calibrate(role, exposed, totals, run))
-        else:
-            for _ in run():
-                advance(1)
-            self._keep(step, Part())
-
-    def _inputs(self, role: str, at: int) -> dict[str, np.ndarray]:
-        if role == "encoder":
-            return self._feeds.encoder(at)
-        state = self._states.read(self._last, at)
-        if role == "experts":
-            return self._feeds.experts(at, state["image_features"])
-        return self._feeds.decoder(at, state.get("visual_tokens", state.get("image_features")))
+        return self._layers.calibrate(step.role, step.exposed, totals, run)
 
     def _keep(self, step: str, part: Part) -> None:
         """Write what a segment yielded; once it stands, the segment is done."""
@@ -278,11 +171,6 @@ class _Calibration:
         for name, one in data["matrices"].items():
             self.matrices[name] = from_mapping(Rounded, one, where=f"{folder}: {name}")
         self.arrays |= {name: folder / f"{number}.npy" for number, name in enumerate(data["arrays"])}
-
-
-def _rows(array: np.ndarray) -> np.ndarray:
-    """What enters a product as ``[rows, K]``."""
-    return array.reshape(-1, array.shape[-1])
 
 
 def _publish(request: CalibrationRequest, record: Record, arrays: dict[str, Path]) -> Record:

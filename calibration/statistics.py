@@ -15,6 +15,8 @@ from parrot_runtime.errors import InputError
 
 # Rows kept of each language and product: with 7B's 18,944 channels, 58 MiB of float32 for six languages.
 KEPT_ROWS = 128
+# Rows of the moments that are added to at a time.
+_PANEL = 1024
 
 
 @dataclass
@@ -22,7 +24,8 @@ class FirstPass:
     """Of one input of products with ``channels`` channels, over ``languages`` languages.
 
     ``rows`` int64 ``[L]``, ``peaks`` and ``sums`` of absolute values ``[L, K]``, ``gram`` Σ x·xᵀ ``[K, K]`` where it is
-    wanted, in which every language is to weigh the same, however many rows it has.
+    wanted, in which every language is to weigh the same, however many rows it has; it is symmetric, and what stands
+    below its diagonal is not all there.
     """
 
     name: str
@@ -40,7 +43,7 @@ class FirstPass:
         self._kept: list[np.ndarray] = [np.empty((0, self.channels), np.float32) for _ in self.languages]
         self._tickets: list[np.ndarray] = [np.empty(0) for _ in self.languages]
         self._chance = np.random.default_rng(self.seed)
-        # In float32: a 7B model's widest product has 18,944 channels, and this is 1.4 GiB as it is.
+        # In float32: a 7B model's widest product has 18,944 channels, and this is 1.3 GiB as it is.
         self.gram = np.zeros((self.channels, self.channels), np.float32) if self.wants_gram else None
 
     def add(self, values: np.ndarray, language: int, chosen: np.ndarray, share: float, sample: str) -> None:
@@ -61,12 +64,22 @@ class FirstPass:
         self.sums[language] += sizes.sum(axis=0)
         values = values[chosen]
         if self.gram is not None:
-            self.gram += np.float32(share) * (values.T @ values)
+            for first in range(0, self.channels, _PANEL):
+                own = slice(first, first + _PANEL)
+                self.gram[own, first:] += np.float32(share) * (values[:, own].T @ values[:, first:])
         # A ticket for each row, of which the lowest stay: every row of a language is as likely, in whatever order.
         tickets = np.concatenate([self._tickets[language], self._chance.random(len(values))])
         rows = np.concatenate([self._kept[language], values])
         stay = np.sort(np.argsort(tickets, kind="stable")[:KEPT_ROWS])
         self._tickets[language], self._kept[language] = tickets[stay], rows[stay]
+
+    def moments(self, spread: np.ndarray | None) -> np.ndarray | None:
+        """``gram`` of inputs that are divided by ``spread`` ``[K]``, handed over: it is too large to be there twice."""
+        gram, self.gram = self.gram, None
+        if gram is not None and spread is not None:
+            gram /= spread
+            gram /= spread[:, None]
+        return gram
 
     @property
     def kept(self) -> Kept:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from parrot_evaluation.tsv import Kind, file_codes
 from parrot_runtime.errors import InputError
-from parrot_runtime.languages import CODES
+from parrot_runtime.languages import CODES, FURTHER_CODES
 from parrot_runtime.strict import nearest
 
 
@@ -45,6 +45,7 @@ class Benchmark:
     max_new_tokens: int = 512
     yes_no: Literal["options", "plain"] = "options"
     languages: tuple[str, ...] = CODES
+    further: tuple[str, ...] = ()
     licence: str | None = None
     source: str | None = None
 
@@ -85,6 +86,7 @@ BENCHMARKS: dict[str, Benchmark] = {
                 _LANGUAGE,
             ),
             max_new_tokens=160,
+            further=FURTHER_CODES,
         ),
         Benchmark(
             name="MMMB",

@@ -23,7 +23,7 @@ _EPILOG = "Example: parrot-eval nano --model bundles/nano-fp16 --languages tr,ar
     type=click.Path(path_type=Path),
     help="The folder with the benchmark's TSV files. [default for nano: made under runs/nano/evaluation]",
 )
-@click.option("--languages", metavar="CODES", help="Some of en,zh,pt,ar,tr,ru. [default: all]")
+@click.option("--languages", metavar="CODES", help="Some of en,zh,pt,ar,tr,ru [all]; nano has es,de too.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="About N questions of each language.")
 @click.option(
     "-o",

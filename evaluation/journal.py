@@ -4,18 +4,16 @@ One JSON object per line. A row's answer counts only while its prompt and pictur
 fingerprint); another model or way of asking has a folder of its own. A line cut by a kill is dropped.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from parrot_evaluation.tsv import Row
 from parrot_runtime.errors import InputError
+from parrot_runtime.journal import LineJournal
 
 
 @dataclass(frozen=True)
@@ -35,30 +33,12 @@ def fingerprint(row: Row, prompt: str) -> str:
     return hashlib.sha256(f"{row.language}\0{row.image_id}\0{prompt}".encode()).hexdigest()[:16]
 
 
-class Journal:
+class Journal(LineJournal):
     """The answers in ``path``; a context that no other process may hold at the same time."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path, busy="another parrot-eval is writing it; wait for it, or give another -o")
         self._entries: dict[tuple[str, str], Entry] = {}
-
-    def __enter__(self) -> "Journal":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise InputError(
-                f"{self.path}: another parrot-eval is writing it; wait for it, or give another -o"
-            ) from error
-        self._read()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
     def get(self, row: Row, prompt: str) -> Entry | None:
         """The answer to ``row`` asked with ``prompt``, if it is there."""
@@ -66,29 +46,20 @@ class Journal:
         return entry if entry is not None and entry.sample == fingerprint(row, prompt) else None
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Append answers, and hand them to the operating system before returning: a killed process loses none."""
-        for entry in entries:
-            line = json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False) + "\n"
-            self._file.write(line.encode("utf-8", "backslashreplace"))
-            self._entries[entry.language, entry.index] = entry
-        self._file.flush()
+        """Append answers; those of a process that is killed afterwards are kept."""
+        entries = list(entries)
+        lines = [json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries]
+        self._append("".join(lines).encode("utf-8", "backslashreplace"))
+        self._entries.update(((entry.language, entry.index), entry) for entry in entries)
 
     def clear(self) -> None:
         """Forget every answer."""
-        self._file.truncate(0)
+        self._clear()
         self._entries.clear()
 
-    def _read(self) -> None:
-        self._file.seek(0)
-        whole = 0
-        for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
-            entry = _entry(line, f"{self.path}: line {number}")
-            self._entries[entry.language, entry.index] = entry
-        self._file.seek(0, os.SEEK_END)
-        self._file.truncate(whole)
+    def _take(self, line: bytes, start: int, where: str) -> None:
+        entry = _entry(line, where)
+        self._entries[entry.language, entry.index] = entry
 
 
 def _entry(line: bytes, where: str) -> Entry:

@@ -24,10 +24,11 @@ from parrot_evaluation.runner import Progress, evaluate
 from parrot_evaluation.scoring import Sample
 from parrot_evaluation.tsv import Table, read_tsv
 from parrot_runtime.errors import InputError
-from parrot_runtime.languages import parse_languages
+from parrot_runtime.languages import CODES, FURTHER_CODES, parse_languages
 from parrot_runtime.publish import write_file
 
 NANO_FOLDER = Path("runs/nano/evaluation")
+FURTHER_NANO_FOLDER = Path("runs/nano/evaluation-further")
 
 
 def _note(line: str) -> None:
@@ -51,7 +52,10 @@ def run_benchmark(
     """Measure and write ``answers.jsonl``, ``samples.jsonl``, ``report.json`` and ``report.md``; the report's text."""
     chosen = find_benchmark(benchmark)
     read = read_tables(
-        chosen, data, parse_languages(languages, chosen.languages), skip_missing_images=skip_missing_images
+        chosen,
+        data,
+        parse_languages(languages, chosen.languages, further=chosen.further),
+        skip_missing_images=skip_missing_images,
     )
     opened = open_bundle(model or _default_bundle(), max_new_tokens=chosen.max_new_tokens, note=_note)
     folder = output / chosen.name / run_name(opened, chosen, instruction)
@@ -80,7 +84,7 @@ def read_tables(
     if folder is not None:
         files = find_files(benchmark, folder, languages)
     elif benchmark.name == "nano":
-        files = _nano_files()
+        files = _nano_files(languages)
     else:
         raise InputError(
             f"{benchmark.title} is not shipped ({benchmark.licence}); get its TSV files from {benchmark.source} "
@@ -89,7 +93,7 @@ def read_tables(
     return [read_tsv(files[code], language=code, skip_missing_images=skip_missing_images) for code in languages]
 
 
-def _nano_files() -> dict[str, Path]:
+def _nano_files(languages: tuple[str, ...]) -> dict[str, Path]:
     try:
         from parrot_train.nano.write import ensure_evaluation
     except ModuleNotFoundError as error:
@@ -97,9 +101,14 @@ def _nano_files() -> dict[str, Path]:
             f"drawing nano's held-out pictures needs {error.name}; install parrot-edge[train], "
             "or give a folder with nano's TSV files with --data"
         ) from error
-    if not NANO_FOLDER.exists():
-        click.echo(f"parrot-eval: drawing nano's held-out pictures under {NANO_FOLDER}", err=True)
-    return ensure_evaluation(NANO_FOLDER)
+    files: dict[str, Path] = {}
+    for folder, spoken in ((NANO_FOLDER, CODES), (FURTHER_NANO_FOLDER, FURTHER_CODES)):
+        if not set(languages) & set(spoken):
+            continue
+        if not folder.exists():
+            click.echo(f"parrot-eval: drawing nano's held-out pictures under {folder}", err=True)
+        files |= ensure_evaluation(folder, languages=spoken)
+    return files
 
 
 def _default_bundle() -> Path:

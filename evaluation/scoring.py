@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from parrot_evaluation.benchmarks import Benchmark, Measure
 from parrot_evaluation.extract import Extraction, extract_letter, kit_letter, kit_yes_no
-from parrot_evaluation.language_id import in_language
 from parrot_evaluation.text import normalise
 from parrot_evaluation.tsv import Row
 from parrot_evaluation.yes_no import yes_no
 from parrot_runtime.errors import InputError
+from parrot_runtime.language_id import in_language
 
 # The standard normal's 97.5 % quantile.
 _Z = 1.959963984540054

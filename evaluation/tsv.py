@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from parrot_evaluation.yes_no import Polarity, yes_no_options
 from parrot_runtime.choices import LETTERS
 from parrot_runtime.errors import InputError
-from parrot_runtime.languages import BY_CODE, CODES
+from parrot_runtime.languages import BY_CODE
 
 Kind = Literal["choice", "yes_no", "open"]
 
@@ -94,7 +94,7 @@ def language_of(path: Path) -> str:
     ending = path.stem.rpartition("_")[2].lower()
     code = _FILE_CODES.get(ending, ending)
     if code not in BY_CODE:
-        raise InputError(f"{path.name}: the name should end in _en, _cn, _pt, _ar, _tr or _ru before .tsv")
+        raise InputError(f"{path.name}: the name should end in _en, _cn, _pt, _ar, _tr, _ru, _es or _de before .tsv")
     return code
 
 
@@ -111,7 +111,7 @@ def read_tsv(path: Path, *, language: str | None = None, skip_missing_images: bo
     """
     language = language or language_of(path)
     if language not in BY_CODE:
-        raise InputError(f"{path}: '{language}' is none of the languages {', '.join(CODES)}")
+        raise InputError(f"{path}: '{language}' is none of the languages {', '.join(BY_CODE)}")
     records, digest = _records(path)
     bad: list[str] = []
     images = _Images(records)

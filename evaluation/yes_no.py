@@ -1,4 +1,4 @@
-"""Yes and No in six languages: what an option's text means, and what an answer says."""
+"""Yes and No in the six languages and nano's further ones: what an option's text means, and what an answer says."""
 
 import re
 from collections.abc import Mapping
@@ -19,6 +19,8 @@ _WORDS: dict[str, dict[Polarity, tuple[str, ...]]] = {
     "ar": {"yes": ("نعم", "أجل", "بلى"), "no": ("لا", "كلا")},
     "tr": {"yes": ("evet",), "no": ("hayır",)},
     "ru": {"yes": ("да",), "no": ("нет",)},
+    "es": {"yes": ("sí",), "no": ("no",)},
+    "de": {"yes": ("ja",), "no": ("nein",)},
 }
 _BARE: dict[str, dict[Polarity, tuple[str, ...]]] = {
     "en": {"yes": ("true", "correct", "right"), "no": ("false", "incorrect", "wrong", "not")},
@@ -27,6 +29,8 @@ _BARE: dict[str, dict[Polarity, tuple[str, ...]]] = {
     "ar": {"yes": ("صحيح", "يوجد", "توجد"), "no": ("خطأ", "ليس", "ليست")},
     "tr": {"yes": ("doğru", "var", "vardır"), "no": ("yanlış", "yok", "yoktur", "değil")},
     "ru": {"yes": ("верно", "правда", "есть"), "no": ("неверно", "неправда")},
+    "es": {"yes": (), "no": ()},
+    "de": {"yes": (), "no": ()},
 }
 # The last word of a Turkish sentence says it: "Resimde kedi yok."
 _LAST_WORD: dict[str, dict[str, Polarity]] = {

@@ -259,3 +259,8 @@ def _decoder_shapes(decoder: Decoder) -> Shapes:
             shapes |= _linear(f"{layer}.mlp.{projection}", inner, width, bias=False)
         shapes |= _linear(f"{layer}.mlp.down_proj", width, inner, bias=False)
     return shapes
+
+
+def side_by_side(module: str) -> bool:
+    """Whether experts' products by ``module`` are one over all of them: ``[E, C, I]`` read as ``[C, E·I]``."""
+    return module.startswith(MOE) and module.endswith((".fc2", ".down_proj"))

@@ -16,7 +16,8 @@ from parrot_export.dialects.tensorrt_modern import ModernDialect
 from parrot_export.graphs import decoder, encoder, experts
 from parrot_export.plan import Plan
 from parrot_export.scales import Scales
-from parrot_export.weights import LinkedFile, Links, Shelf, WeightFile, copied
+from parrot_export.weights import LinkedFile, Links, Shelf, WeightFile
+from parrot_export.words import word_table
 from parrot_runtime.manifest import EMBEDDING_NAME, PREFILL, Graph
 
 DIALECTS: dict[str, type[Dialect]] = {
@@ -81,9 +82,13 @@ def author(
     model, suffix = checkpoint.architecture, f".{plan.dialect}" if beside else ""
     earlier = beside.files if beside else ()
     embedding = WeightFile(EMBEDDING_NAME)
-    table = copied(checkpoint.tensors[f"{EMBEDDING}.weight"], plan.embedding, name="embed_tokens.weight")
-    holder = next((file for file in earlier if file.holds([table])), None if beside else embedding)
-    elsewhere = {f"{EMBEDDING}.weight": holder.place([table])} if holder else {}
+    table = word_table(checkpoint.tensors[f"{EMBEDDING}.weight"], plan.embedding)
+    holder = next((file for file in earlier if file.holds(table)), None if beside else embedding)
+    elsewhere = {}
+    if holder:
+        places = [holder.place([block]) for block in table]
+        # The output layer finds codes of 8 bits by the blocks' own names.
+        elsewhere = {f"{EMBEDDING}.weight": places[0]} if plan.embedding != "int8" else {}
     writers = {"encoder": (encoder.ROOT, encoder.write_encoder)}
     if model.experts:
         writers["experts"] = experts.ROOT, experts.write_experts

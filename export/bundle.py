@@ -5,30 +5,30 @@ folder get its name; until then the final path holds the old bundle whole, or no
 published bundle, built last: one that cannot be built takes no verified bundle away.
 """
 
-import shutil
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parrot_export.author import Authored, author
 from parrot_export.calibrated import Calibrated, calibrated_parts
 from parrot_export.card import model_card
 from parrot_export.checkpoint import Checkpoint, files_of_types, open_checkpoint, require_folder
 from parrot_export.choice import Choice, choose
 from parrot_export.description import model_dims, new_manifest
 from parrot_export.hashing import Hashes
-from parrot_export.plan import plan
+from parrot_export.parts import author_parts, write_parts
 from parrot_export.progress import Progress, no_progress
-from parrot_export.weights import LinkedFile, Links, WeightFile
+from parrot_export.request import ExportRequest
+from parrot_export.scales import Scales, read_scales
+from parrot_export.weights import Links
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.manifest import (
     MANIFEST_NAME,
-    TOKENIZER_NAME,
-    Graph,
+    FileRecord,
     Manifest,
     ModelDims,
     record_file,
@@ -38,37 +38,17 @@ from parrot_runtime.manifest import (
 from parrot_runtime.publish import publish_directory
 
 if TYPE_CHECKING:
+    from parrot_export.conversations import Conversation
     from parrot_export.engines.cache import Engines
+    from parrot_export.gate import Budget
+    from parrot_export.mixed.auto import Found
     from parrot_export.reference import Reference
+    from parrot_export.samples import Asking
 
 BUNDLES = Path("bundles")
 CARD_NAME = "README.md"
 # The longest sequence the training sees (Table 13), and so the most a KV cache is worth by default.
 DEFAULT_MAX_LEN = 2048
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportRequest:
-    """What to export. None takes the default: the newest finished stage 2, ``bundles/<name>-<precision>``, and the
-    model's longest sequence up to ``DEFAULT_MAX_LEN``; the cpu and, where one is installed, TensorRT; its modern
-    dialect; engines for the GPU here or the usual ones, for eight slots."""
-
-    checkpoint: Path | None = None
-    output: Path | None = None
-    precision: str = "fp16"
-    target: str | None = None
-    dialect: str | None = None
-    sms: tuple[int, ...] | None = None
-    max_batch: int | None = None
-    max_len: int | None = None
-    vision_tower: Path | None = None
-    link: bool = False
-    calibration: Path | None = None
-    max_drop: float | None = None
-    max_kl: float | None = None
-    gate_samples: int | None = None
-    verify: bool = True
-    force: bool = False
 
 
 def export(
@@ -84,7 +64,7 @@ def export(
     verification or cannot be written; in both cases nothing is published. When engines cannot be built, ParrotError
     says so, and the bundle stands.
     """
-    _check_gate(request)
+    request.check()
     choice = choose(request.precision, request.target, request.dialect, request.sms, request.max_batch)
     source = request.checkpoint or _newest_run()
     require_folder(source)
@@ -102,31 +82,42 @@ def export(
         if request.link:
             hashes.begin(files_of_types(source, choice.types))  # long before it is known which of them are linked
         checkpoint = open_checkpoint(source, request.vision_tower)
-        calibrated = calibrated_parts(request.calibration, checkpoint, choice) if request.calibration else None
         dims = model_dims(checkpoint, _max_len(checkpoint, request.max_len))
+        scales = read_scales(request.calibration, checkpoint) if request.calibration else None
+        asking, found = _asking(request, checkpoint, scales, dims.max_len, note), None
+        if request.mixed:
+            found = _search(request, scales, asking, dims, (name, output, folder), progress)
+            choice, calibrated = found.plan.choice, found.plan.calibrated
+        else:
+            questions = _gate_questions(request, asking)
+            choice, calibrated = _rounding(request, checkpoint, scales, choice)
         unknown = choice.tensorrt is not None and choice.tensorrt.rounds_activations and calibrated is None
-        reference = _reference(checkpoint, dims, progress) if request.verify or unknown else None
+        reference = _reference(checkpoint, dims, progress) if request.verify else None
         if calibrated is None:
-            ranges = _ranges(checkpoint, dims, folder, reference, progress) if unknown and reference else None
-            calibrated = Calibrated(checkpoint, ranges)
-        parts = _author(calibrated, choice, dims.max_len, Links() if request.link else None)
+            calibrated = Calibrated(checkpoint, _ranges(checkpoint, folder, progress) if unknown else None)
+        parts = author_parts(calibrated, choice, dims.max_len, Links() if request.link else None)
         hashes.keep(file.source for file in parts.links.values())
-        _write(parts, checkpoint, folder, hashes, progress)
+        write_parts(parts, checkpoint, folder, hashes, progress)
         if request.link:
             note(parts.linked)
         files = record_files(folder, hashes.record)
         manifest = new_manifest(checkpoint, parts.graphs, choice, name=name, dims=dims, files=files)
-        _check(folder, manifest)
+        _check_graphs(folder, manifest)
         if request.verify and reference:
             manifest = replace(manifest, verification=_verify(folder, manifest, reference, progress))
-            if _gated(request):
-                gate = {"gate": _gate(folder, manifest, checkpoint, request, progress)}
-                manifest = replace(manifest, verification=manifest.verification | gate)
+            if found:
+                _require_same(files, found.plan.files)
+                manifest = replace(manifest, verification=manifest.verification | {"gate": found.plan.gate})
+            elif request.gated:
+                gate = _gate(folder, manifest, checkpoint, questions, request.budget, progress)
+                manifest = replace(manifest, verification=manifest.verification | {"gate": gate})
         manifest = replace(manifest, verification=manifest.verification | calibrated.note)
         (folder / CARD_NAME).write_text(model_card(manifest, checkpoint.recipe.training), encoding="utf-8")
-        files |= {CARD_NAME: record_file(folder / CARD_NAME)}
+        files |= {CARD_NAME: record_file(folder / CARD_NAME)} | _write_frontier(folder, found, note)
         manifest = replace(manifest, files=dict(sorted(files.items())))
         (folder / MANIFEST_NAME).write_text(to_json(manifest), encoding="utf-8")
+    if found:
+        _kept_costs(output).unlink(missing_ok=True)
     _build(output, choice, request.max_batch, progress, note, built)
     return output, manifest
 
@@ -187,75 +178,8 @@ def _max_len(checkpoint: Checkpoint, asked: int | None) -> int:
     return asked
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The graphs of a bundle, in either dialect or both; files that both read are the first's."""
-
-    cpu: Authored | None
-    tensorrt: Authored | None
-
-    @property
-    def all(self) -> list[Authored]:
-        return [part for part in (self.cpu, self.tensorrt) if part]
-
-    @property
-    def graphs(self) -> tuple[dict[str, Graph], dict[str, Graph]]:
-        """Both dialects' manifest entries by role, none for a dialect that is not there."""
-        return self.cpu.graphs if self.cpu else {}, self.tensorrt.graphs if self.tensorrt else {}
-
-    @property
-    def links(self) -> dict[str, LinkedFile]:
-        """Files of the checkpoint that any of the graphs read, by their places in the bundle."""
-        return {file.location: file for part in self.all for file in part.links}
-
-    @property
-    def linked(self) -> str:
-        """How much was linked, for a person."""
-        linked, copied = (sum(file.size for file in files) for files in (self.links.values(), self._copied))
-        return (
-            f"{linked / 2**20:,.1f} MiB of weights are linked, {copied / 2**20:,.1f} MiB stand in other forms or files"
-        )
-
-    @property
-    def _copied(self) -> list[WeightFile]:
-        return [file for part in self.all for file in part.files]
-
-
-def _author(calibrated: Calibrated, choice: Choice, max_len: int, links: Links | None) -> _Parts:
-    checkpoint, ranges, scales = calibrated.checkpoint, calibrated.ranges, calibrated.codes
-    cpu = author(checkpoint, choice.cpu, max_len, links=links, scales=scales) if choice.cpu else None
-    if choice.tensorrt is None:
-        return _Parts(cpu, None)
-    tensorrt = author(checkpoint, choice.tensorrt, max_len, beside=cpu, ranges=ranges, links=links, scales=scales)
-    return _Parts(cpu, tensorrt)
-
-
-def _write(parts: _Parts, checkpoint: Checkpoint, folder: Path, hashes: Hashes, progress: Progress) -> None:
-    size = sum(part.size for part in parts.all)
-    require_room(folder, size)
-    for file in parts.links.values():
-        file.write(folder)
-    with progress("Writing weights", size) as advance:
-        for part in parts.all:
-            for file in part.files:
-                file.write(folder, advance)
-                hashes.begin([folder / file.location])
-            part.save_graphs(folder)
-    shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER_NAME)
-
-
-def require_room(folder: Path, size: int) -> None:
-    """Raise ParrotError unless ``size`` bytes fit on the disk of ``folder``, which is hidden beside its final place."""
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise ParrotError(
-            f"{folder.parent}: {size / 2**20:,.0f} MiB of weights, but {free / 2**20:,.0f} MiB free; "
-            "make room, or give another place with -o"
-        )
-
-
 def _reference(checkpoint: Checkpoint, dims: ModelDims, progress: Progress) -> "Reference":
-    """What torch computes on the samples: what graphs are compared with, and what ranges are collected on."""
+    """What torch computes on the samples, which graphs are compared with."""
     from parrot_export.reference import STEPS, compute_reference, prepare
     from parrot_export.samples import verification_samples
 
@@ -272,48 +196,128 @@ def _reference(checkpoint: Checkpoint, dims: ModelDims, progress: Progress) -> "
         return compute_reference(checkpoint.load_model(), questions, progress=advance)
 
 
-def _ranges(
-    checkpoint: Checkpoint, dims: ModelDims, folder: Path, reference: "Reference", progress: Progress
-) -> dict[str, float]:
-    """How large the inputs of products get on the samples, by a copy in float32 that stands in ``folder`` meanwhile."""
+def _ranges(checkpoint: Checkpoint, folder: Path, progress: Progress) -> dict[str, float]:
+    """How large the inputs of products get; the work is done in ``folder``, and gone afterwards."""
     from parrot_export.ranges import sample_ranges
 
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, progress("Collecting ranges", 1) as advance:
-        exact = author(checkpoint, plan("fp32", "tensorrt", "tensorrt-classic"), dims.max_len)
-        require_room(folder, exact.size)
-        ranges = sample_ranges(Path(scratch), exact, reference)
-        advance(1)
-    return ranges
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        return sample_ranges(checkpoint, Path(scratch), progress)
 
 
-def _check_gate(request: ExportRequest) -> None:
-    """Raise InputError for what is asked of a gate that would not be there."""
-    if not request.verify and (request.max_drop is not None or request.max_kl is not None):
-        raise InputError("--max-drop and --max-kl are measured, which --no-verify leaves out; leave one of them out")
-    if request.gate_samples is not None and not (request.verify and _gated(request)):
-        raise InputError("--gate-samples is for --calibration, --max-drop or --max-kl, verified; give one of them too")
+def _asking(
+    request: ExportRequest, checkpoint: Checkpoint, scales: Scales | None, longest: int, note: Callable[[str], None]
+) -> "Asking":
+    """Whose questions the gate and a search put, without those that were calibrated on."""
+    from parrot_export.conversations import place
+    from parrot_export.samples import Asking
+
+    asking = Asking(checkpoint, request.gate_data, longest, note)
+    if scales is None:
+        return asking
+    return replace(asking, languages=scales.record.languages, seen=frozenset(map(place, scales.record.samples)))
 
 
-def _gated(request: ExportRequest) -> bool:
-    """Whether the cost of rounding is measured: where it was calibrated, or a budget was named."""
-    return request.calibration is not None or request.max_drop is not None or request.max_kl is not None
+def _gate_questions(request: ExportRequest, asking: "Asking") -> list["Conversation"]:
+    """What the gate will ask, known before anything is computed; nothing where there is none."""
+    if not request.gated:
+        return []
+    from parrot_export.gate import SAMPLES, too_few
+    from parrot_export.samples import gate_questions
+
+    questions = gate_questions(asking, request.gate_samples or SAMPLES)
+    for line in too_few(questions, request.budget):
+        asking.note(line)
+    return questions
+
+
+def _search(
+    request: ExportRequest,
+    scales: Scales | None,
+    asking: "Asking",
+    dims: ModelDims,
+    places: tuple[str, Path, Path],
+    progress: Progress,
+) -> "Found":
+    """The mixed plan within the budget. ``places``: the bundle's name, its path, its folder while it is written.
+
+    Raises OverBudget where there is none.
+    """
+    from parrot_export.mixed.auto import AutoSearch
+    from parrot_export.mixed.sensitivity import SAMPLES
+    from parrot_export.samples import search_questions
+
+    name, output, folder = places
+    searched = search_questions(asking, request.search_samples or SAMPLES)
+    seen = asking.seen | {one.place for one in searched}
+    return AutoSearch(
+        checkpoint=asking.checkpoint,
+        scales=scales,
+        dims=dims,
+        name=name,
+        budget=request.budget,
+        questions=_gate_questions(request, replace(asking, seen=seen)),
+        searched=searched,
+        scratch=folder,
+        cache=_kept_costs(output),
+        embedding_bits=request.embedding_bits,
+        head_bits=request.lm_head_bits,
+        progress=progress,
+        note=asking.note,
+    ).run()
+
+
+def _kept_costs(output: Path) -> Path:
+    """Where a search keeps what it measured, should it be cut or find nothing."""
+    return output.parent / f".{output.name}.auto"
+
+
+def _rounding(
+    request: ExportRequest, checkpoint: Checkpoint, scales: Scales | None, choice: Choice
+) -> tuple[Choice, Calibrated | None]:
+    """What is asked for, with the bits of the embeddings and the output layer, and what a calibration makes of it."""
+    tied = checkpoint.architecture.decoder.tied
+    choice = choice.with_bits(request.embedding_bits, request.lm_head_bits, tied=tied)
+    return choice, calibrated_parts(scales, checkpoint, choice) if scales else None
+
+
+def _require_same(files: dict[str, FileRecord], measured: dict[str, FileRecord]) -> None:
+    """Raise ParrotError unless ``files`` are those that a search has measured."""
+    if files != measured:
+        raise ParrotError("the files are not those of the plan that was measured; export again, and report this")
+
+
+def _write_frontier(folder: Path, found: "Found | None", note: Callable[[str], None]) -> dict[str, FileRecord]:
+    """The frontier as data and as a plot, below ``folder``; their records."""
+    if found is None:
+        return {}
+    from parrot_export.mixed.frontier import FRONTIER_JSON, FRONTIER_PLOT, plot
+
+    text = json.dumps(found.frontier, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    (folder / FRONTIER_JSON).write_text(text, encoding="utf-8")
+    names = [FRONTIER_JSON]
+    if plot(found.frontier, folder / FRONTIER_PLOT):
+        names.append(FRONTIER_PLOT)
+    else:
+        note(f"matplotlib is not installed, so there is no {FRONTIER_PLOT}; `pip install 'parrot-edge[plots]'`")
+    return {name: record_file(folder / name) for name in names}
 
 
 def _gate(
-    folder: Path, manifest: Manifest, checkpoint: Checkpoint, request: ExportRequest, progress: Progress
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    questions: list["Conversation"],
+    budget: "Budget",
+    progress: Progress,
 ) -> dict[str, Any]:
     """What rounding costs each language; see ``parrot_export.gate``."""
-    from parrot_export.gate import SAMPLES, Budget, measure_gate
-    from parrot_export.samples import graded_samples
+    from parrot_export.gate import measure_gate
 
-    given = {"drop": request.max_drop, "kl": request.max_kl}
-    budget = Budget(**{name: value for name, value in given.items() if value is not None})
-    samples = list(graded_samples(request.gate_samples or SAMPLES))
-    with progress("Measuring every language", len(samples)) as advance:
-        return measure_gate(folder, manifest, checkpoint.load_model(), samples, budget, advance)
+    with progress("Measuring every language", len(questions)) as advance:
+        return measure_gate(folder, manifest, checkpoint.load_model(), questions, budget, advance)
 
 
-def _check(folder: Path, manifest: Manifest) -> None:
+def _check_graphs(folder: Path, manifest: Manifest) -> None:
     from parrot_export.check import check_graphs
 
     check_graphs(folder, manifest)

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.choice import Choice
 from parrot_export.folding import folded
-from parrot_export.scales import FIT_OF, SCALES_JSON, Scales, read_scales
+from parrot_export.scales import FIT_OF, SCALES_JSON, Fit, Scales
 from parrot_runtime.errors import InputError
 from parrot_runtime.manifest import record_file
 
@@ -26,25 +25,32 @@ class Calibrated:
     note: dict[str, Any] = field(default_factory=dict)
 
 
-def calibrated_parts(folder: Path, checkpoint: Checkpoint, choice: Choice) -> Calibrated:
-    """What the scales in ``folder`` make of an export of ``checkpoint``.
+def calibrated_parts(scales: Scales, checkpoint: Checkpoint, choice: Choice) -> Calibrated:
+    """What ``scales`` make of an export of ``checkpoint`` in one precision.
 
-    Raises InputError for a precision that rounds nothing, for scales that are not of this checkpoint, and for zero
-    points where TensorRT is to read them.
+    Raises InputError for zero points where TensorRT is to read them.
     """
     precision = choice.first.precision
-    if precision not in FIT_OF:
-        raise InputError(
-            f"--calibration says how to round, which --{precision} does not; add --int8, --int4 or --fp8, or drop it"
-        )
-    scales = read_scales(folder, checkpoint)
     if precision == "int4" and choice.tensorrt and scales.record.settings.asymmetric:
         raise InputError(
-            f"{folder}: TensorRT has no zero points in blocks of 4 bits; calibrate without --asymmetric, or "
+            f"{scales.folder}: TensorRT has no zero points in blocks of 4 bits; calibrate without --asymmetric, or "
             "add --target cpu"
         )
     record = scales.record
     settings = {"ranges": record.settings.ranges} if precision != "int4" else {"int4": record.settings.int4}
-    note = {"sha256": record_file(folder / SCALES_JSON).sha256, "samples": len(record.samples), **settings}
+    note = {"sha256": record_file(scales.folder / SCALES_JSON).sha256, "samples": len(record.samples), **settings}
     view = folded(checkpoint, scales.factors(FIT_OF[precision]))
     return Calibrated(view, scales.ranges, scales if precision == "int4" else None, {"calibration": note})
+
+
+def calibrated_units(scales: Scales, checkpoint: Checkpoint, fits: Mapping[str, str]) -> Calibrated:
+    """What ``scales`` make of a mixed export: the factors of each product are those of its own fit, by ``fits``."""
+    factors = {
+        name: numbers for fit in get_args(Fit) for name, numbers in scales.factors(fit).items() if fits.get(name) == fit
+    }
+    note = {
+        "sha256": record_file(scales.folder / SCALES_JSON).sha256,
+        "samples": len(scales.record.samples),
+        "int4": scales.record.settings.int4,
+    }
+    return Calibrated(folded(checkpoint, factors), None, scales, {"calibration": note})

@@ -7,7 +7,7 @@ from parrot_runtime.languages import BY_CODE
 from parrot_runtime.manifest import Manifest
 
 # What the training configuration calls the world drawn by code, and the backbones that come with the package.
-NANO, PACKAGE_NANO = "nano", "package:nano"
+NANO, PACKAGE_NANO, EXTEND = "nano", "package:nano", "extend"
 
 
 def model_card(manifest: Manifest, training: Mapping[str, Any]) -> str:
@@ -122,14 +122,14 @@ question; `parrot-eval` measures it.
 
 
 def _table(manifest: Manifest, whole: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:
-    codes, tolerance = manifest.languages, result["tolerance"]
+    codes, tolerance = list(result["greedy"]), result["tolerance"]
     rows = [
         f"| {graph}: {tensor} | {_cells(format(by_code[code]['relative'], '.1e') for code in codes)}"
         for graph, tensors in result["graphs"].items()
         for tensor, by_code in tensors.items()
     ]
     counts = [result["greedy"][code] for code in codes]
-    return f"""Weights are stored as {manifest.precision}. {name} was compared with {whole["reference"]}, on \
+    return f"""{_stored(manifest)} {name} was compared with {whole["reference"]}, on \
 {whole["samples"]} questions about held-out pictures and {whole["steps"]} tokens of each answer. Largest difference, \
 as a share of the largest value in torch ({tolerance["relative"]:g} is allowed: {tolerance["reason"]}):
 
@@ -138,6 +138,17 @@ as a share of the largest value in torch ({tolerance["relative"]:g} is allowed: 
 {chr(10).join(rows)}
 | chain: greedy tokens equal to torch's | {_cells(f"{count['equal']}/{count['tokens']}" for count in counts)}
 """
+
+
+def _stored(manifest: Manifest) -> str:
+    if not manifest.units:
+        return f"Weights are stored as {manifest.precision}."
+    parts = "; ".join(
+        f"{kind} {', '.join(f'`{name}`' for name, one in manifest.units.items() if one == kind)}"
+        for kind in sorted(set(manifest.units.values()))
+    )
+    rest = "float16" if manifest.precision == "mixed" else manifest.precision
+    return f"Weights are stored part by part: {parts}; the rest {rest}."
 
 
 def _cells(texts: Iterable[str]) -> str:
@@ -152,7 +163,9 @@ def _licence(training: Mapping[str, Any]) -> str:
 
 def _is_nano(training: Mapping[str, Any]) -> bool:
     """Trained on the nano world alone, from the package's own backbones."""
-    settings = training.get("settings", {})
+    settings, origin = training.get("settings", {}), training.get("from", {})
+    if training.get("stage") == EXTEND:
+        return set(settings.get("data", {}).get(EXTEND, ())) == {NANO} and _is_nano(origin)
     data, backbones = settings.get("data", {}), settings.get("backbones", {})
     sources = [*data.get("stage1", ()), *data.get("stage2", ())]
     return bool(sources) and set(sources) == {NANO} and set(backbones.values()) == {PACKAGE_NANO}

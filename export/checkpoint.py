@@ -176,7 +176,7 @@ def _native(
     slabs: Mapping[str, Slab | ZeroSlab], needed: Shapes, spare: Shapes, folder: Path
 ) -> dict[str, StoredTensor]:
     """Parrot's own format."""
-    named = {_native_name(name): slab for name, slab in slabs.items()}
+    named = {native_name(name): slab for name, slab in slabs.items()}
     faults = [f"{name} is missing" for name in needed if name not in named]
     known = needed.keys() | spare.keys()
     faults += [f"{name} is unexpected" for name in named if name not in known and not name.endswith(_BUFFERS)]
@@ -184,7 +184,7 @@ def _native(
     return {name: StoredTensor(name, named[name].dtype, named[name].shape, (named[name],)) for name in needed}
 
 
-def _native_name(name: str) -> str:
+def native_name(name: str) -> str:
     """A stored name as the model has it now. transformers has written CLIP's parts inside and outside of a
     ``vision_model``, and writes the language model's inside of a ``model`` when it was loaded under ZeRO 3."""
     tower, inside = VISION.removesuffix("vision_model"), f"{LLM}.model."

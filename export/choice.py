@@ -1,10 +1,10 @@
 """What a request for an export comes to: which graphs the bundle gets, and who builds engines from them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from parrot_export.engines.targets import Target, choose_target
-from parrot_export.plan import PRESETS, Plan, plan, require_compute_capabilities
+from parrot_export.plan import PRESETS, Plan, plan, require_compute_capabilities, with_bits
 from parrot_runtime.errors import InputError
 from parrot_runtime.flavours import installed
 
@@ -40,6 +40,22 @@ class Choice:
         """How the bundle's name ends: its precision, and the target where that is a TensorRT alone."""
         return self.first.precision if self.cpu else f"{self.first.precision}-{self.first.target}"
 
+    def with_bits(self, embedding: int | None, head: int | None, *, tied: bool) -> "Choice":
+        """With word embeddings and output layer of so many bits; see ``parrot_export.plan.with_bits``."""
+        cpu, tensorrt = (each and with_bits(each, embedding, head, tied=tied) for each in (self.cpu, self.tensorrt))
+        return replace(self, cpu=cpu, tensorrt=tensorrt)
+
+
+def _require_cpu(target: str | None, options: Mapping[str, object]) -> None:
+    """Raise InputError for a search for anything but the cpu; ``options`` are TensorRT's own, by their names."""
+    given = [option for option, value in options.items() if value is not None]
+    if target not in (None, "cpu") or given:
+        what = given[0] if given else f"--target {target}"
+        raise InputError(
+            f"--auto looks for a plan by the kernels of the cpu, and {what} is of TensorRT, whose own can be measured "
+            "on its GPU alone; leave it out, or take --int8, --int4 or --fp8"
+        )
+
 
 def choose(
     precision: str,
@@ -54,6 +70,9 @@ def choose(
     each other, a precision the target does not have, and engines that cannot be built here but were asked for.
     """
     own = {"--dialect": dialect, "--sm": sms, "--max-batch": max_batch}
+    if precision == "mixed":
+        _require_cpu(target, own)
+        return Choice(plan("mixed", "cpu"))
     given = [option for option, value in own.items() if value is not None]
     if target == "cpu" and given:
         raise InputError(f"{given[0]} is of TensorRT, which --target cpu leaves out; drop one of the two")

@@ -64,6 +64,11 @@ def main() -> None:
 @click.option("--int8", "precision", flag_value="int8", help="Weights and inputs of products in int8.")
 @click.option("--int4", "precision", flag_value="int4", help="Weights of the LLM in int4; on the cpu the rest in int8.")
 @click.option("--fp8", "precision", flag_value="fp8", help="Weights and inputs of products in fp8; TensorRT, SM 89 on.")
+@click.option(
+    "--auto", "precision", flag_value="mixed", help="4, 8 or 16 bits part by part: fewest bytes in the budget; cpu."
+)
+@click.option("--embedding-bits", type=click.Choice(["8", "16"]), help="Of the word embeddings [the precision's].")
+@click.option("--lm-head-bits", type=click.Choice(["8", "16"]), help="Of the output layer [the precision's].")
 @click.option("--target", type=click.Choice(TARGETS), help="Where it will run [cpu, and TensorRT where installed].")
 @click.option("--dialect", type=click.Choice(TENSORRT_DIALECTS), help="TensorRT's graphs [modern; classic for 10.3].")
 @click.option("--sm", metavar="N,N", help="GPUs to build engines for, such as 80,89,120 [the GPU here, or these].")
@@ -79,31 +84,49 @@ def main() -> None:
     "--max-kl", type=click.FloatRange(min=0), metavar="NATS", help="Mean divergence a language may have [0.1]."
 )
 @click.option("--gate-samples", type=click.IntRange(min=1), metavar="N", help="Per language, for these [480].")
+@click.option(
+    "--gate-data",
+    multiple=True,
+    type=_FOLDER,
+    metavar="FILE",
+    help="Their questions: LLaVA JSON or VLMEvalKit TSV; several times [nano's].",
+)
+@click.option("--search-samples", type=click.IntRange(min=1), metavar="N", help="Per language, of --auto's search [8].")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every graph with torch.")
 @click.option("--force", is_flag=True, help="Replace the bundle that has the name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @verbose_option
-def export(precision: str | None, sm: str | None, as_json: bool, **options: Any) -> None:
+def export(
+    precision: str | None,
+    sm: str | None,
+    embedding_bits: str | None,
+    lm_head_bits: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Export CHECKPOINT, by default the newest finished `parrot-train stage2`.
 
     Example: parrot-export runs/nano/stage2 -o bundles/mine --fp32
     """
-    from parrot_export.bundle import ExportRequest
     from parrot_export.bundle import export as run_export
     from parrot_export.engines.targets import parse_sms
-    from parrot_export.inspection import describe_verification
+    from parrot_export.inspection import describe_frontier, describe_units, describe_verification, read_frontier
+    from parrot_export.request import ExportRequest
 
     sms = parse_sms(sm) if sm is not None else None
-    request = ExportRequest(precision=precision or "fp16", sms=sms, **options)
+    embedding, head = (int(bits) if bits else None for bits in (embedding_bits, lm_head_bits))
+    request = ExportRequest(
+        precision=precision or "fp16", sms=sms, embedding_bits=embedding, lm_head_bits=head, **options
+    )
     built: list[Any] = []
     folder, manifest = run_export(request, progress_bar, _note, built.append)
     size = sum(record.size for record in manifest.files.values())
     if as_json:
-        data = {"bundle": str(folder), "size": size, "verification": manifest.verification}
+        data = {"bundle": str(folder), "size": size, "verification": manifest.verification} | read_frontier(folder)
         _print_json(data | ({"engines": [str(engines.folder) for engines in built]} if built else {}))
         return
     click.echo(f"{folder}: {manifest.name}, {manifest.precision}, {size / 2**20:.1f} MiB")
-    lines = describe_verification(manifest.verification)
+    lines = describe_units(manifest.units) + describe_verification(manifest.verification) + describe_frontier(folder)
     for line in (*lines, *(line for engines in built for line in engines.describe())):
         click.echo(f"  {line}")
 

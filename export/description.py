@@ -1,11 +1,14 @@
 """What an export says of itself in the bundle's manifest: the model, the graphs, and the tools that made them."""
 
 import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
 
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.choice import Choice
 from parrot_runtime.languages import CODES
 from parrot_runtime.manifest import SCHEMA_VERSION, FileRecord, Graph, Manifest, ModelDims
+from parrot_train.data.records import UNDETERMINED
 
 _TOOLS = ("parrot-edge", "onnx", "onnx-ir", "onnxruntime", "torch", "transformers", "numpy", "safetensors")
 
@@ -47,7 +50,7 @@ def new_manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
         model=dims,
-        languages=CODES,
+        languages=_languages(checkpoint.recipe.training),
         image=checkpoint.recipe.image,
         prompt=checkpoint.recipe.prompt,
         target=choice.first.target,
@@ -59,7 +62,16 @@ def new_manifest(
         tools=_tool_versions(),
         tensorrt=graphs[1],
         tensorrt_dialect=choice.tensorrt.dialect if choice.tensorrt else None,
+        units=dict(choice.first.units),
     )
+
+
+def _languages(training: Mapping[str, Any]) -> tuple[str, ...]:
+    """The six, and those that the model was extended by."""
+    origin, counts = training.get("from"), training.get("languages")
+    if not (isinstance(origin, Mapping) and isinstance(counts, Mapping) and isinstance(origin.get("languages"), list)):
+        return CODES
+    return (*CODES, *sorted({*map(str, origin["languages"]), *counts} - {*CODES, UNDETERMINED}))
 
 
 def _tool_versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ how often the likeliest letter is the right one. Open questions are answered as 
 often in the language asked. A mean over languages hides the one that pays, so the worst decides.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
@@ -28,7 +29,8 @@ from parrot_runtime.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from parrot_export.samples import Graded
+    from parrot_export.checkpoint import Recipe
+    from parrot_export.conversations import Conversation
     from parrot_train.model import ParrotForConditionalGeneration
 
 
@@ -85,7 +87,7 @@ class Cost:
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class Asked:
     """A question in tokens, its answer's ``int64 [n]``, and the letters' ids where it has options."""
 
     question: Question
@@ -98,7 +100,7 @@ def measure_gate(
     folder: Path,
     manifest: Manifest,
     model: "ParrotForConditionalGeneration",
-    samples: Sequence["Graded"],
+    samples: Sequence["Conversation"],
     budget: Budget,
     progress: Callable[[int], None] = lambda _count: None,
 ) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def measure_gate(
     ``not run`` where onnxruntime lacks a type of theirs.
     """
     tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
-    asked = list(_encode(tokenizer, manifest, samples))
+    asked = encode(tokenizer, manifest, manifest.model.image_tokens, samples)
     bundles: dict[str, BundleUnderTest | str] = {}
     if manifest.graphs:
         bundles["cpu"] = BundleUnderTest(folder, manifest)
@@ -121,7 +123,7 @@ def measure_gate(
     rows: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in running}
     spoken = _Spoken(tokenizer, manifest)
     for one in asked:
-        exact, own = _float32(model, one), (0.0, 0.0)
+        exact, own = float32_logits(model, one), (0.0, 0.0)
         if not one.letters:
             own = spoken.verdict(expect(model, one.question, _ANSWER).tokens, one.question.language)
         for name, bundle in running.items():
@@ -132,7 +134,8 @@ def measure_gate(
                 mine = spoken.verdict(tokens, one.question.language)
             rows[name].setdefault(one.question.language, []).append((*row, *mine, *own))
         progress(1)
-    result: dict[str, Any] = {"samples": len(asked), "budget": asdict(budget)}
+    sources = dict(Counter(Path(one.source).name for one in samples))
+    result: dict[str, Any] = {"samples": len(samples), "sources": sources, "budget": asdict(budget)}
     for name, bundle in bundles.items():
         if isinstance(bundle, str):
             result[name] = {"status": "not run", "reason": bundle}
@@ -143,17 +146,33 @@ def measure_gate(
     return result
 
 
-def _encode(tokenizer: "Tokenizer", manifest: Manifest, samples: Sequence["Graded"]) -> Iterator[_Asked]:
-    prompts = prompt_encoder(tokenizer, manifest.prompt)
+def too_few(samples: Sequence["Conversation"], budget: Budget) -> Iterator[str]:
+    """A line where one answer weighs more than ``budget`` allows to lose: then one alone decides."""
+    for kind, lettered in (("with options", True), ("open", False)):
+        counts = Counter(one.language for one in samples if (one.options > 0) == lettered)
+        for code, count in sorted(counts.items(), key=lambda item: item[1])[:1]:
+            if 0 < budget.drop < 100 / count:
+                yield (
+                    f"the gate asks {count} {kind} in {code}, so one answer is {100 / count:.1f} points, and "
+                    f"{budget.drop:g} may be lost: give --gate-samples or --gate-data more"
+                )
+
+
+def encode(
+    tokenizer: "Tokenizer", recipe: "Manifest | Recipe", image_tokens: int, samples: Sequence["Conversation"]
+) -> Iterator[Asked]:
+    """``samples`` in tokens and pixels, as ``recipe`` of a bundle or a checkpoint says."""
+    prompts = prompt_encoder(tokenizer, recipe.prompt)
     for sample in samples:
         turns = [Turn("user", sample.question, 1)]
-        settings = {"image_tokens": manifest.model.image_tokens, "system": manifest.prompt.system}
+        system = recipe.prompt.system if sample.system is None else sample.system
+        settings = {"image_tokens": image_tokens, "system": system}
         prompt = prompts.encode(turns, generation=True, **settings).input_ids
         whole = prompts.encode([*turns, Turn("assistant", sample.answer)], **settings).input_ids
         letters = [tokenizer.encode(letter, add_special_tokens=False).ids[0] for letter in LETTERS[: sample.options]]
         right = LETTERS.index(sample.answer) if sample.options else None
-        pixels = preprocess(sample.image, manifest.image)[None]
-        yield _Asked(Question(sample.language, pixels, prompt), whole[len(prompt) :], tuple(letters), right)
+        pixels = preprocess(sample.image(), recipe.image)[None]
+        yield Asked(Question(sample.language, pixels, prompt), whole[len(prompt) :], tuple(letters), right)
 
 
 class _Spoken:
@@ -165,14 +184,14 @@ class _Spoken:
 
     def verdict(self, tokens: Iterable[int], asked: str) -> tuple[float, float]:
         """1 where the language of the answer ``tokens`` shows, else 0; 1 where it is the one asked."""
-        from parrot_evaluation.language_id import in_language
+        from parrot_runtime.language_id import in_language
 
         words = list(takewhile(lambda token: token not in self.stop_ids, map(int, tokens)))
         own = in_language(self._tokenizer.decode(words), asked)
         return float(own is not None), float(bool(own))
 
 
-def _float32(model: "ParrotForConditionalGeneration", one: _Asked) -> np.ndarray:
+def float32_logits(model: "ParrotForConditionalGeneration", one: Asked) -> np.ndarray:
     """torch's logits before each token of the answer: ``[n, V]``."""
     import torch
 
@@ -189,9 +208,9 @@ def _float32(model: "ParrotForConditionalGeneration", one: _Asked) -> np.ndarray
     return output.logits[0].float().numpy()
 
 
-def _compare(one: _Asked, exact: np.ndarray, logits: np.ndarray) -> tuple[float, ...]:
+def _compare(one: Asked, exact: np.ndarray, logits: np.ndarray) -> tuple[float, ...]:
     """Sums over an answer's positions: how many, KL, agreements, both log-likelihoods; a choice and who was right."""
-    wanted, got = (_log_softmax(each) for each in (exact, logits))
+    wanted, got = (log_softmax(each) for each in (exact, logits))
     places = np.arange(len(one.answer))
     chosen = [0.0, 0.0, 0.0]
     if one.right is not None:
@@ -207,7 +226,8 @@ def _compare(one: _Asked, exact: np.ndarray, logits: np.ndarray) -> tuple[float,
     )
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis of ``[n, V]``, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
@@ -233,6 +253,16 @@ def _cost(rows: Sequence[tuple[float, ...]]) -> Cost:
 
 def _require(name: str, costs: dict[str, Cost], budget: Budget) -> None:
     """Raise OverBudget where the worst language is over it; NaN is."""
+    if faults := over_budget(costs, budget):
+        table = "\n".join(gate_table({code: asdict(cost) for code, cost in costs.items()}))
+        raise OverBudget(
+            f"rounding costs too much ({name}): {'; '.join(faults)}; nothing was published: calibrate on more samples, "
+            f"take a finer precision, or allow more with --max-drop and --max-kl\n{table}"
+        )
+
+
+def over_budget(costs: dict[str, Cost], budget: Budget) -> list[str]:
+    """What is over ``budget``, of the language that pays most; nothing where all is within. NaN is over."""
     dropped = max(costs, key=lambda code: costs[code].drop)
     spread = max(costs, key=lambda code: np.nan_to_num(costs[code].kl, nan=np.inf))
     strayed = max(costs, key=lambda code: costs[code].strayed)
@@ -243,12 +273,7 @@ def _require(name: str, costs: dict[str, Cost], budget: Budget) -> None:
         faults.append(f"{dropped} loses {costs[dropped].drop:.1f} points of accuracy ({budget.drop:g} allowed)")
     if not costs[spread].kl <= budget.kl:
         faults.append(f"{spread} diverges by {costs[spread].kl:.3f} nats ({budget.kl:g} allowed)")
-    if faults:
-        table = "\n".join(gate_table({code: asdict(cost) for code, cost in costs.items()}))
-        raise OverBudget(
-            f"rounding costs too much ({name}): {'; '.join(faults)}; nothing was published: calibrate on more samples, "
-            f"take a finer precision, or allow more with --max-drop and --max-kl\n{table}"
-        )
+    return faults
 
 
 def gate_table(languages: dict[str, dict[str, Any]]) -> list[str]:

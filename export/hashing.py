@@ -60,10 +60,15 @@ class Hashes:
     def begin(self, paths: Iterable[Path]) -> None:
         """Hash the files at ``paths``, in this order, those left out that are being hashed already."""
         for path in paths:
-            state = _State.of(path.stat())
-            if state not in self._begun:
-                self._unwanted[state] = Event()
-                self._begun[state] = self._pool.submit(_record, path, self._unwanted[state])
+            self._begin(path)
+
+    def _begin(self, path: Path) -> _State:
+        """``begin`` one; what the file at ``path`` was then, by which its hash is found."""
+        state = _State.of(path.stat())
+        if state not in self._begun:
+            self._unwanted[state] = Event()
+            self._begun[state] = self._pool.submit(_record, path, self._unwanted[state])
+        return state
 
     def keep(self, paths: Iterable[Path]) -> None:
         """Stop hashing all files but those at ``paths``."""
@@ -78,8 +83,7 @@ class Hashes:
         Raises ParrotError when it is written to all the while, and OSError when it cannot be read.
         """
         for _ in range(2):
-            self.begin([path])
-            state = _State.of(path.stat())
+            state = self._begin(path)
             hashed, found = self._begun[state].result()
             if hashed == state == _State.of(path.stat()):
                 return found

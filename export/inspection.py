@@ -1,10 +1,12 @@
 """Looking at a bundle that stands: what it holds, and whether it is whole and computes what it should."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from parrot_export.check import TENSORRT, check_graphs
 from parrot_export.gate import gate_table
+from parrot_export.mixed.frontier import FRONTIER_JSON, table
 from parrot_export.progress import Progress, no_progress
 from parrot_runtime.manifest import Graph, load_manifest, verify_files
 
@@ -18,6 +20,7 @@ def inspect(folder: Path) -> dict[str, Any]:
         "bundle": str(folder),
         "name": manifest.name,
         "precision": manifest.precision,
+        "units": manifest.units,
         "target": manifest.target,
         "languages": list(manifest.languages),
         "model": {name: getattr(dims, name) for name in dims.__dataclass_fields__},
@@ -32,7 +35,7 @@ def inspect(folder: Path) -> dict[str, Any]:
         "size": sum(sizes.values()),
         "verification": manifest.verification,
         "tools": manifest.tools,
-    }
+    } | read_frontier(folder)
 
 
 def _graph(graph: Graph) -> dict[str, Any]:
@@ -52,13 +55,39 @@ def describe(found: dict[str, Any]) -> str:
         f"  decoder    {dims['layers']} layers, width {dims['hidden_size']}, vocabulary {dims['vocab_size']}, "
         f"up to {dims['max_len']} positions",
     ]
+    lines += [f"  {line}" for line in describe_units(found["units"])]
     named = {f"{found['tensorrt_dialect']} {role}": graph for role, graph in found["tensorrt"].items()}
     for role, graph in (found["graphs"] | named).items():
         operators = ", ".join(f"{count} {name}" for name, count in graph["operators"].items())
         lines += [f"  {role}: {graph['file']}", f"    {operators}"]
         lines += [f"    in   {text}" for text in _without_layers(graph["inputs"], "past_key_values.")]
         lines += [f"    out  {text}" for text in _without_layers(graph["outputs"], "present.")]
-    return "\n".join([*lines, *(f"  {line}" for line in describe_verification(found["verification"]))])
+    told = describe_verification(found["verification"])
+    if "frontier" in found:
+        told += frontier_lines(found["frontier"])
+    return "\n".join([*lines, *(f"  {line}" for line in told)])
+
+
+def read_frontier(folder: Path) -> dict[str, Any]:
+    """What a search for a mixed plan has left in ``folder``, below ``frontier``; nothing where there was none."""
+    path = folder / FRONTIER_JSON
+    return {"frontier": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+
+
+def describe_frontier(folder: Path) -> list[str]:
+    """The frontier of the bundle in ``folder`` for a person; nothing where there is none."""
+    return [line for data in read_frontier(folder).values() for line in frontier_lines(data)]
+
+
+def frontier_lines(data: dict[str, Any]) -> list[str]:
+    """The frontier's table below a heading."""
+    return ["size of the weights against the worst language:", *(f"  {line}" for line in table(data))]
+
+
+def describe_units(units: dict[str, str]) -> list[str]:
+    """Which parts are stored as what, a line for each type; nothing where the precision says it."""
+    kinds = sorted(set(units.values()))
+    return [f"{kind}: {' '.join(name for name, one in units.items() if one == kind)}" for kind in kinds]
 
 
 def describe_verification(result: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ dialects read it; nothing else decides a type. A new precision is a new entry of
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -31,12 +31,13 @@ class ComponentPlan:
     compute: the type of products. What else computes in it is the dialect's: everything in ``ort``, nothing but the KV
         cache and the attention over it in TensorRT's two. Softmax, routing and logits are float32 in all.
     activations: what the inputs of products are rounded to before, by scales fixed at export; ``dynamic`` for int8 by
-        scales that the kernels find at every call, None for not at all.
+        scales that the kernels find at every call, ``blocks`` for one of these per row and block along K, as weights
+        of int8 then have too; None for not at all.
     """
 
     weights: Stored
     compute: Dtype
-    activations: Literal["int8", "float8_e4m3fn", "dynamic"] | None = None
+    activations: Literal["int8", "float8_e4m3fn", "dynamic", "blocks"] | None = None
 
     @property
     def quantised(self) -> bool:
@@ -53,18 +54,25 @@ class ComponentPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole export: its name as typed, one ``ComponentPlan`` per component, and how the embeddings are stored."""
+    """A whole export: its precision, one ``ComponentPlan`` per component, and how the embeddings are stored.
+
+    ``components`` may hold parts of a component as well, by the names of ``GraphWriter.unit``
+    (``decoder.layers.0.attn``): these have types of their own, all else has the component's. ``embedding`` is int8 for
+    codes and scales, see ``parrot_export.words``. ``units`` say how parts are stored that the precision's name does not
+    tell, for the manifest.
+    """
 
     precision: Precision
     target: Target
     dialect: DialectName
     components: Mapping[str, ComponentPlan]
-    embedding: Dtype
+    embedding: Dtype | Literal["int8"]
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rounds_activations(self) -> bool:
         """Whether what enters products is rounded, by scales that must be known when the graphs are written."""
-        return any(component.activations not in (None, "dynamic") for component in self.components.values())
+        return any(part.activations in ("int8", "float8_e4m3fn") for part in self.components.values())
 
     @property
     def kv_dtype(self) -> Dtype:
@@ -82,6 +90,14 @@ _INT4 = ComponentPlan("int4", "float16")
 _DYNAMIC_INT8 = ComponentPlan("int8", "float32", "dynamic")
 _DYNAMIC_INT4 = ComponentPlan("int4", "float32", "dynamic")
 _FP8 = ComponentPlan("float8_e4m3fn", "float16", "float8_e4m3fn")
+# What a part of a cpu's graphs may be stored as, from the fewest bytes on.
+ORT_CHOICES: Mapping[str, ComponentPlan] = MappingProxyType(
+    {"int4": _DYNAMIC_INT4, "int8": _DYNAMIC_INT8, "float16": ComponentPlan("float16", "float32")}
+)
+# The output layer's kernel for 8 bits takes few rows at a time, and can read the table of the word embeddings.
+ORT_HEAD_CHOICES: Mapping[str, ComponentPlan] = MappingProxyType(
+    {**ORT_CHOICES, "int8": ComponentPlan("int8", "float32", "blocks")}
+)
 
 # fp16 on a CPU means fp16 on disk and float32 arithmetic: onnxruntime has no half-precision products on x86 and wraps
 # every product on fp16 activations in casts. Measured on two busy Zen 4 cores with onnxruntime 1.31, a decoder of six
@@ -91,6 +107,8 @@ _ORT: Mapping[str, Mapping[str, ComponentPlan]] = MappingProxyType(
     {
         "fp32": _everywhere(ComponentPlan("float32", "float32")),
         "fp16": _everywhere(ComponentPlan("float16", "float32")),
+        # Before a search has said how each part is stored; see ``mixed_plan``.
+        "mixed": _everywhere(ComponentPlan("float16", "float32")),
         "int8": _everywhere(_DYNAMIC_INT8),
         "int4": MappingProxyType(
             {
@@ -137,6 +155,41 @@ def plan(precision: str = "fp16", target: str = "cpu", dialect: str | None = Non
     _offered("precision", precision, presets)
     components = presets[precision]
     return Plan(precision, target, chosen, components, embedding=components["lm_head"].stored)
+
+
+def with_bits(chosen: Plan, embedding: int | None, head: int | None, *, tied: bool) -> Plan:
+    """``chosen`` with word embeddings and output layer of 8 bits or of 16, each as before where it is None.
+
+    On a cpu a tied output layer of more than 4 bits reads the embeddings' table, and so has its bits unless told.
+    """
+    if embedding is None and head is None:
+        return chosen
+    components, cpu = dict(chosen.components), chosen.dialect == "ort"
+    if embedding == 8 and head is None and tied and cpu and components["lm_head"].weights != "int4":
+        head = 8
+    if head == 8:
+        rounded = replace(components["lm_head"], weights="int8", activations="int8")
+        components["lm_head"] = ORT_HEAD_CHOICES["int8"] if cpu else rounded
+    elif head == 16:
+        plain = ComponentPlan("float16", components["lm_head"].compute)
+        components["lm_head"] = ORT_HEAD_CHOICES["float16"] if cpu else plain
+    table = {None: chosen.embedding, 8: "int8", 16: "float16"}[embedding]
+    units = {"embedding": table} if embedding else {}
+    units |= {"lm_head": components["lm_head"].weights} if head else {}
+    return replace(chosen, components=MappingProxyType(components), embedding=table, units=units)
+
+
+def mixed_plan(stored: Mapping[str, str], *, tied: bool) -> Plan:
+    """For the cpu, every unit of ``stored`` as it says: ``int4``, ``int8`` or ``float16``; what is in none, float16.
+
+    ``embedding`` is one of the units; where the output layer is ``tied`` to it, it has its bits. There is no second
+    decoder for prompts: with its copy in 8 bits, a unit of 4 would take more bytes than one of 8.
+    """
+    components = dict.fromkeys(ROLES, ORT_CHOICES["float16"])
+    components |= {name: ORT_CHOICES[kind] for name, kind in stored.items() if name not in ("embedding", "lm_head")}
+    units = {**stored, "lm_head": stored["embedding" if tied else "lm_head"]}
+    components["lm_head"] = ORT_HEAD_CHOICES[units["lm_head"]]
+    return Plan("mixed", "cpu", "ort", MappingProxyType(components), stored["embedding"], units)
 
 
 def _offered(what: str, name: str, names: Iterable[str]) -> None:

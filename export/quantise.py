@@ -17,7 +17,7 @@ from parrot_export.weights import Block
 from parrot_runtime.errors import ParrotError
 
 # The largest code of each kind.
-LIMITS = {"int8": 127.0, "int4": 7.0, "uint4": 7.0, "float8_e4m3fn": 448.0}
+LIMITS = {"int8": 127.0, "uint8": 127.0, "int4": 7.0, "uint4": 7.0, "float8_e4m3fn": 448.0}
 # Two codes to a byte.
 PACKED = frozenset({"int4", "uint4"})
 # Rows of a transposed matrix that are laid down at a time.
@@ -30,7 +30,8 @@ INT4_BLOCKS = (128, 64, 32)
 class Rounding:
     """To what, and how many numbers along K share a scale (None: a whole row, which is an output channel).
 
-    ``uint4`` are the codes of ``int4`` plus eight. ``scales`` is the numpy name of the scales' type.
+    ``uint4`` are the codes of ``int4`` plus eight, ``uint8`` those of ``int8`` plus 128. ``scales`` is the numpy name
+    of the scales' type.
     """
 
     kind: str
@@ -127,8 +128,8 @@ def group_codes(groups: np.ndarray, scales: np.ndarray, kind: str) -> np.ndarray
     if kind == "float8_e4m3fn":
         return scaled.astype(ml_dtypes.float8_e4m3fn)
     codes = np.rint(scaled).astype(np.int8)
-    if kind == "int8":
-        return codes
+    if kind in ("int8", "uint8"):
+        return codes if kind == "int8" else codes.view(np.uint8) ^ np.uint8(0x80)
     return two_to_a_byte((codes + np.int8(8 if kind == "uint4" else 0)).view(np.uint8) & 0xF)
 
 

@@ -9,6 +9,7 @@ checkpoint to the file in pieces of a few MiB, byte for byte where the stored ty
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -249,6 +250,16 @@ class Shelf:
     def linked(self, blocks: Sequence[Block]) -> bool:
         """Whether ``blocks`` are to be read where they stand in the checkpoint."""
         return self.links is not None and all(block.slab is not None for block in blocks)
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise ParrotError unless ``size`` bytes fit on the disk of ``folder``, which is hidden beside its final place."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise ParrotError(
+            f"{folder.parent}: {size / 2**20:,.0f} MiB of weights, but {free / 2**20:,.0f} MiB free; "
+            "make room, or give another place with -o"
+        )
 
 
 def _made_ahead(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -17,6 +17,8 @@ INSTRUCTIONS: dict[str, str] = {
     "ar": "أجب مباشرةً بحرف الخيار من الاختيارات المعطاة.",
     "tr": "Verilen seçeneklerden doğrudan seçeneğin harfi ile cevap verin.",
     "ru": "Ответьте буквой варианта из предложенных вариантов напрямую.",
+    "es": "Responde directamente con la letra de la opción correcta.",
+    "de": "Antworte direkt mit dem Buchstaben der richtigen Option.",
 }
 
 

@@ -30,7 +30,7 @@ EMBEDDING_NAME = "embed_tokens.safetensors"
 # Caches of a bundle are made on the machine that runs it: they are never canonical, so never listed.
 CACHE_FOLDERS = ("engines",)
 # What onnxruntime's graphs are written in; the other precisions are TensorRT's alone.
-_ORT_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+_ORT_PRECISIONS = ("fp32", "fp16", "int8", "int4", "mixed")
 # A second decoder that extends the cache alone, with kernels for many rows: onnxruntime's graphs may have one.
 PREFILL = "prefill"
 _MAX_MANIFEST_BYTES = 16 << 20
@@ -141,7 +141,8 @@ class Manifest:
     takes them, written in ``tensorrt_dialect``. One of the two may be empty: a bundle for the ``cpu`` has ``graphs``
     and perhaps ``tensorrt``, one for a TensorRT has ``tensorrt`` alone. ``kv_dtype`` is the type of the KV cache of
     ``graphs``, or of ``tensorrt`` in a bundle without them; what TensorRT's has beside another is
-    ``tensorrt_kv_dtype``.
+    ``tensorrt_kv_dtype``. ``units`` say how the weights of single parts are stored (``decoder.layers.0.attn``:
+    ``int8``) where ``precision`` does not.
     """
 
     schema_version: int
@@ -159,6 +160,14 @@ class Manifest:
     tools: dict[str, str]
     tensorrt: dict[str, Graph] = dataclasses.field(default_factory=dict)
     tensorrt_dialect: TensorRTDialect | None = None
+    units: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def rounds_rows_together(self) -> bool:
+        """Whether products of onnxruntime's decoder round all rows of a call by one scale, which int8's kernel does:
+        what a position gives then depends on those beside it."""
+        layers = any(name.startswith("decoder.layers.") and kind == "int8" for name, kind in self.units.items())
+        return self.precision == "int8" or (self.precision == "mixed" and layers)
 
     @property
     def tensorrt_kv_dtype(self) -> str | None:
@@ -179,6 +188,8 @@ class Manifest:
             raise ValueError(f"the target is {self.target}, but there are graphs for onnxruntime")
         if self.graphs and self.precision not in _ORT_PRECISIONS:
             raise ValueError(f"the precision is {self.precision}, which graphs for onnxruntime cannot have")
+        if self.precision == "mixed" and not self.units:
+            raise ValueError("the precision is mixed, and no units say how")
         if (self.tensorrt_dialect is None) != (not self.tensorrt):
             raise ValueError("tensorrt and tensorrt_dialect go together, and one of them is missing")
         for path in self.files:

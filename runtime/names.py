@@ -3,7 +3,8 @@
 from typing import Literal, get_args
 
 Target = Literal["cpu", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8"]
+# ``mixed``: unit by unit, as the manifest's ``units`` say.
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8", "mixed"]
 TensorRTDialect = Literal["tensorrt-modern", "tensorrt-classic"]
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt"]

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from parrot_runtime.errors import InputError
 
@@ -20,11 +21,31 @@ def _sync_directory(path: Path) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part."""
+    with _beside(path, "") as file:
+        file.write(data)
+
+
+@contextmanager
+def publish_file(final: Path, *, force: bool = False) -> Iterator[BinaryIO]:
+    """Yield a file to write, which takes the name ``final`` on success and is removed on any error.
+
+    Raises InputError before any work when ``final`` exists and ``force`` is not given.
+    """
+    if final.is_dir() or (final.exists() and not force):
+        raise InputError(f"{final} exists already; give --force to replace a file, or another name with -o")
+    if final.parent.is_dir():
+        remove_leftovers(final.parent, final.name)
+    with _beside(final, f".{os.getpid()}.partial") as file:
+        yield file
+
+
+@contextmanager
+def _beside(path: Path, suffix: str) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
@@ -82,8 +103,10 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
             os.rename(old, final)
     for partial in folder.glob(f".{name}.*.partial"):
         owner = int(partial.name.rsplit(".", 2)[1])
-        if not _alive(owner):
+        if not _alive(owner) and partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
+        elif not _alive(owner):
+            partial.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:

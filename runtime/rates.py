@@ -61,7 +61,9 @@ def rates(stats: Stats, manifest: Manifest, limits: Limits | None) -> dict[str, 
     """
     fresh = stats.image_tokens * (1 - stats.cached_images / max(1, stats.image_tokens // manifest.model.image_tokens))
     prompt = manifest.graphs.get(PREFILL, manifest.graphs["decoder"])
-    products = None if limits is None else limits.int8 if manifest.precision in ("int8", "int4") else limits.fp32
+    products = (
+        None if limits is None else limits.int8 if manifest.precision in ("int8", "int4", "mixed") else limits.fp32
+    )
     work = {
         "image": (2 * manifest.graphs["encoder"].multiply_adds * fresh, GFLOP_PER_SECOND, products),
         "prefill": (2 * prompt.multiply_adds * (stats.prompt_tokens - stats.kept_tokens), GFLOP_PER_SECOND, products),

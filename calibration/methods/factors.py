@@ -45,7 +45,7 @@ def smooth_factors(site: Site, kept: Kept, peaks: np.ndarray, matrix: np.ndarray
         spread = site.spread_out(factors)
         rows = kept.rows / spread
         limit = float((peaks / spread).max())
-        return output_errors(kept, matrix, int8_all(rows, limit), int8_rows(matrix * spread))
+        return output_errors(kept, matrix, int8_all(rows, limit), lambda part: int8_rows(part * spread))
 
     candidates = {alpha: _ratio(loud, heavy, alpha) for alpha in SMOOTH_ALPHAS}
     return _best(candidates, errors, site.channels)
@@ -57,7 +57,7 @@ def awq_factors(site: Site, kept: Kept, means: np.ndarray, matrix: np.ndarray, b
 
     def errors(factors: np.ndarray) -> np.ndarray:
         spread = site.spread_out(factors)
-        return output_errors(kept, matrix, kept.rows / spread, bits.round_trip(matrix * spread))
+        return output_errors(kept, matrix, kept.rows / spread, lambda part: bits.round_trip(part * spread))
 
     candidates = {alpha: _ratio(loud, np.ones_like(loud), alpha) for alpha in AWQ_ALPHAS}
     return _best(candidates, errors, site.channels)

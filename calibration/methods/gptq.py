@@ -19,20 +19,46 @@ from parrot_calibration.methods.rounding import FourBits
 DAMPING = 0.1
 # Columns whose corrections are put off to be made in one product (Algorithm 1's B); a multiple of every block.
 _LAZY = 128
-_WIDE = 8192
+# Columns of H that are factorised at a time, and beyond how many H is not copied.
+_PANEL, _WIDE = 1024, 8192
 
 
 def inverse_factor(gram: np.ndarray) -> np.ndarray:
     """U of H = ``gram`` + λI, upper triangular ``[K, K]`` with Uᵀ·U = H⁻¹. ``gram`` is Σ x xᵀ, ``[K, K]``.
 
-    float64; float32 for K above ``_WIDE``, where three such matrices would be more memory than a layer of 7B.
+    What stands below ``gram``'s diagonal is not read. float64; above ``_WIDE`` columns, where such a matrix is as much
+    memory as a layer of 7B, float32, and ``gram`` itself is overwritten and given back.
+
+    H = R·Rᵀ with R upper is a Cholesky factorisation from the last column to the first, and U = R⁻¹: no inverse of H
+    is ever made. Both are done in place, some columns at a time.
     """
-    damped = gram.astype(np.float64 if len(gram) <= _WIDE else np.float32)
+    damped = gram if len(gram) > _WIDE and gram.dtype == np.float32 else gram.astype(np.float64)
     diagonal = np.einsum("ii->i", damped)
     # A channel that never carried anything has no say: it is rounded to nearest, and no other makes up for it.
     diagonal[diagonal == 0] = 1.0
     diagonal += DAMPING * diagonal.mean()
-    return np.linalg.cholesky(np.linalg.inv(damped)).T
+    inverses = _factorise(damped)
+    for first, inverse in sorted(inverses.items()):
+        own = slice(first, first + len(inverse))
+        damped[:first, own] = -(damped[:first, :first] @ (damped[:first, own] @ inverse))
+        damped[own, own] = inverse
+    return damped
+
+
+def _factorise(matrix: np.ndarray) -> dict[int, np.ndarray]:
+    """Put R of ``matrix`` = R·Rᵀ into its upper half, zeros below; the inverses of R's squares along the diagonal."""
+    inverses = {}
+    for first in reversed(range(0, len(matrix), _PANEL)):
+        last = min(first + _PANEL, len(matrix))
+        own, behind = slice(first, last), slice(last, None)
+        panel = matrix[:last, own] - matrix[:last, behind] @ matrix[own, behind].T
+        # numpy's factor is a lower one and starts at the first column: turned about, it is R.
+        square = np.linalg.cholesky(panel[first:][::-1, ::-1].astype(np.float64))[::-1, ::-1]
+        inverses[first] = np.triu(np.linalg.inv(square)).astype(matrix.dtype)
+        matrix[:first, own] = panel[:first] @ inverses[first].T
+        matrix[own, own] = square
+        matrix[own, :first] = 0
+    return inverses
 
 
 def gptq(matrix: np.ndarray, factor: np.ndarray, bits: FourBits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

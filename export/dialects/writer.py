@@ -74,7 +74,7 @@ class GraphWriter:
         scales: Scales | None = None,
     ) -> None:
         self.ranges, self.scales = ranges or {}, scales
-        self._components = plan.components
+        self._components, self._role = plan.components, component
         self.plan: ComponentPlan = plan.components[component]
         self.products: dict[str, ir.Value] = {}
         self._multiply_adds: dict[str, int] = {}
@@ -103,6 +103,15 @@ class GraphWriter:
     def component(self, name: str) -> Iterator[None]:
         """Everything written inside has the types of the plan's component ``name``."""
         outer, self.plan = self.plan, self._components[name]
+        try:
+            yield
+        finally:
+            self.plan = outer
+
+    @contextmanager
+    def unit(self, name: str) -> Iterator[None]:
+        """Everything written inside is the part ``name`` of the graph's component, with its types if it has any."""
+        outer, self.plan = self.plan, self._components.get(f"{self._role}.{name}", self.plan)
         try:
             yield
         finally:

@@ -39,7 +39,7 @@ def _write_layers(ops: Dialect, decoder: Decoder, max_len: int, *, logits: bool)
     for number in range(decoder.layers):
         name, last = f"{LLM}.layers.{number}", number + 1 == decoder.layers
         with ops.scope(f"layers.{number}"):
-            with ops.scope("attn"):
+            with ops.scope("attn"), ops.unit(f"layers.{number}.attn"):
                 mixed = ops.cached_attention(normed, _projections(name, decoder), cache, number)
                 if last and not logits:
                     break
@@ -49,7 +49,8 @@ def _write_layers(ops: Dialect, decoder: Decoder, max_len: int, *, logits: bool)
                 with ops.scope("o_proj"):
                     update = ops.linear(mixed, f"{name}.self_attn.o_proj", bias=decoder.output_bias)
             rows, normed = ops.rms_norm_sum(rows, update, Norm(f"{name}.post_attention_layernorm", decoder.epsilon))
-            update = _mlp(ops, normed, name, decoder)
+            with ops.unit(f"layers.{number}.mlp"):
+                update = _mlp(ops, normed, name, decoder)
             following = f"{LLM}.norm" if last else f"{LLM}.layers.{number + 1}.input_layernorm"
             rows, normed = ops.rms_norm_sum(rows, update, Norm(following, decoder.epsilon))
     return cache, normed

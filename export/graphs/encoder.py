@@ -20,7 +20,7 @@ def write_encoder(ops: Dialect, model: Architecture) -> None:
     if vision.class_token and not vision.class_token_kept:
         patches = ops.rows_after(ops.reshape(rows, -1, vision.positions, vision.width), 1)
         rows = ops.reshape(patches, -1, vision.width)
-    with ops.scope("projector"):
+    with ops.scope("projector"), ops.unit("projector"):
         with ops.scope("linear_1"):
             rows = ops.linear(rows, f"{PROJECTOR}.linear_1")
         rows = ops.activation(rows, model.projector_activation)
@@ -52,13 +52,14 @@ def _layers(ops: Dialect, rows: ir.Value, vision: Vision) -> ir.Value:
         with ops.scope(f"layers.{number}"):
             if number == 0:
                 normed = ops.layer_norm(rows, Norm(f"{name}.layer_norm1", vision.epsilon))
-            with ops.scope("attn"):
+            with ops.scope("attn"), ops.unit(f"layers.{number}.attn"):
                 parts = (f"{name}.self_attn.{part}" for part in ("q_proj", "k_proj", "v_proj"))
                 mixed = ops.attention(normed, SelfAttention(*parts, vision.heads, vision.width), vision.positions)
                 with ops.scope("out_proj"):
                     update = ops.linear(mixed, f"{name}.self_attn.out_proj")
             rows, normed = ops.layer_norm_sum(rows, update, Norm(f"{name}.layer_norm2", vision.epsilon))
-            update = _mlp(ops, normed, name, vision.activation)
+            with ops.unit(f"layers.{number}.mlp"):
+                update = _mlp(ops, normed, name, vision.activation)
             if number + 1 == vision.layers_used:
                 rows = ops.add(rows, update)
             else:

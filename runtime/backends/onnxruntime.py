@@ -74,9 +74,8 @@ class OnnxRuntimeBackend:
 
         with ThreadPoolExecutor(len(manifest.graphs)) as pool:
             self._sessions = dict(zip(manifest.graphs, pool.map(create, manifest.graphs), strict=True))
-        # int8 takes one scale for all rows of a product: what a position gives then depends on those beside it.
         options = {node.name for node in self._sessions["decoder"].get_overridable_initializers()}
-        self.extends = _KEPT in options and manifest.precision != "int8"
+        self.extends = _KEPT in options and not manifest.rounds_rows_together
 
     def encode_images(self, pixel_values: np.ndarray) -> np.ndarray:
         """See ``Backend.encode_images``."""

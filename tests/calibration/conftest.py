@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small_settings import SETTINGS
 from tiny_checkpoint import model_to_round, tiny_model, write_checkpoint
 
-from parrot_calibration.run import CalibrationRequest, calibrate
+from parrot_calibration.request import CalibrationRequest
+from parrot_calibration.run import calibrate
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,12 @@
 """``parrot-calibrate`` as a person types it."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
 
 from parrot_calibration.cli import main
 from parrot_runtime.errors import InputError
@@ -35,6 +38,25 @@ def test_a_folder_that_is_no_checkpoint_ends_with_code_2(tmp_path):
     assert told.startswith("parrot-calibrate: ")
     assert "there is no such checkpoint folder" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_a_language_without_samples_and_nan_leave_nothing_behind(checkpoint, tmp_path):
+    """Not even the hidden folder of a run that could go on: it would end in the same place."""
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A field."}]
+    (tmp_path / "own.json").write_text(json.dumps([{"language": "en", "image": "a.png", "conversations": turns}]))
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.language_model.layers.1.input_layernorm.weight"][3] = np.inf
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    before = sorted(tmp_path.iterdir())
+    small = ["--per-language", 1, "--block", 64, "--threads", 1, "-o", tmp_path / "scales"]
+    for words, told in [
+        ([checkpoint, "--data", tmp_path / "own.json"], "no sample in zh, pt, ar, tr, ru"),
+        ([broken], "layers.1.self_attn.q_proj takes NaN or infinity"),
+    ]:
+        lines = run(*words, *small, code=2).stderr.strip().splitlines()
+        assert told in lines[-1]
+        assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("text", ["", "xx", "en,xx"])

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.quantization.calibrate import HistogramCollector
 
+from parrot_calibration.methods import gptq as methods_gptq
 from parrot_calibration.methods.errors import Kept, output_errors, worst
 from parrot_calibration.methods.factors import awq_factors, smooth_factors
 from parrot_calibration.methods.gptq import DAMPING, gptq, inverse_factor
@@ -175,7 +176,7 @@ def test_channels_that_share_a_factor_get_one():
 def test_a_language_without_rows_is_nan_and_not_the_worst():
     kept = Kept(draw(4, 32), np.zeros(4, np.int64), 2)
     matrix = draw(5, 32, seed=1)
-    errors = output_errors(kept, matrix, kept.rows, FourBits(32).round_trip(matrix))
+    errors = output_errors(kept, matrix, kept.rows, FourBits(32).round_trip)
     assert np.isnan(errors[1])
     assert worst(errors) == errors[0] > 0
 
@@ -217,8 +218,25 @@ def test_gptq_leaves_less_error_than_rounding_to_nearest():
     rows = draw(300, 128) @ draw(128, 128, seed=3)
     matrix, bits, kept = draw(33, 128, seed=1), FourBits(32), kept_of(rows)
     ours = bits.dequantise(*gptq(matrix, inverse_factor(rows.T @ rows), bits))
-    plain = output_errors(kept, matrix, rows, bits.round_trip(matrix))
-    assert worst(output_errors(kept, matrix, rows, ours)) < 0.6 * worst(plain)
+    plain = output_errors(kept, matrix, rows, bits.round_trip)
+    assert worst(output_errors(kept, matrix, rows, lambda _: ours)) < 0.6 * worst(plain)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_factor_is_that_of_the_inverse_whatever_its_panels(monkeypatch, dtype):
+    """U of H⁻¹ = Uᵀ·U, of 100 columns in panels of 33; float32 is done in place, and reads the upper half alone."""
+    rows = draw(400, 100) @ draw(100, 100, seed=3)
+    gram = (rows.T @ rows).astype(np.float64)
+    damped = gram + DAMPING * gram.diagonal().mean() * np.eye(100)
+    expected = np.linalg.cholesky(np.linalg.inv(damped)).T
+    monkeypatch.setattr(methods_gptq, "_PANEL", 33)
+    monkeypatch.setattr(methods_gptq, "_WIDE", 99 if dtype == np.float32 else 8192)
+    given = np.triu(gram).astype(dtype)
+    found = inverse_factor(given)
+    assert (found is given) == (dtype == np.float32)
+    assert not np.tril(found, -1).any()
+    # H's condition number is some 1e3 here, which float32 loses of its 1e-7.
+    np.testing.assert_allclose(found, expected, atol=(1e-10 if dtype == np.float64 else 1e-3) * np.abs(expected).max())
 
 
 def test_gptq_of_a_channel_that_carries_nothing_rounds_it_to_nearest():

@@ -12,12 +12,14 @@ from safetensors.numpy import load_file, save_file
 from small_settings import SETTINGS
 
 from parrot_calibration import layer, run
-from parrot_calibration.feeds import encode_samples
 from parrot_calibration.methods.thresholds import BINS
-from parrot_calibration.run import CalibrationRequest, calibrate
-from parrot_calibration.samples import draw_samples
+from parrot_calibration.request import CalibrationRequest
+from parrot_calibration.run import calibrate
 from parrot_export.checkpoint import open_checkpoint
+from parrot_export.conversations import draw_samples
 from parrot_export.folding import fold_sites
+from parrot_export.layerwise.feeds import encode_samples
+from parrot_export.ranges import sample_ranges
 from parrot_export.scales import read_scales
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import preprocess
@@ -51,7 +53,7 @@ def torch_inputs(model, checkpoint) -> dict[str, list[np.ndarray]]:
                 )
             )
     source = open_checkpoint(checkpoint)
-    encoded, _ = encode_samples(source, draw_samples((), SETTINGS.per_language, 0).samples, 1024)
+    encoded = encode_samples(source, draw_samples((), SETTINGS.per_language, 0).samples, 1024, CODES)
     for one in encoded:
         pixels = torch.from_numpy(preprocess(one.sample.image(), source.recipe.image)[None])
         with torch.no_grad():
@@ -83,6 +85,20 @@ def test_ranges_and_histograms_are_of_what_torch_computes(model, checkpoint, sca
         assert np.abs(np.cumsum(counts.sum(axis=0)) - np.cumsum(expected)).max() < 2e-3 * values.size
         compared += 1
     assert compared >= 2 * 4 + 2 + 3 * 4 + 1  # layers of both towers, projector, output layer
+
+
+def test_ranges_without_a_calibration_are_the_largest_inputs_in_torch(model, checkpoint, tmp_path):
+    """What an export for TensorRT collects by itself, by the same walk: a peak for every module."""
+    seen = torch_inputs(copy.deepcopy(model), checkpoint)
+    ranges = sample_ranges(open_checkpoint(checkpoint), tmp_path, per_language=SETTINGS.per_language)
+    compared = [name for name in ranges if name in seen]
+    # All but what is no Linear in torch: the stacked experts, and the patches.
+    assert {name.split(".")[-1] for name in ranges if name not in seen} <= {"fc1", "fc2", "patch_embedding"}
+    assert len(compared) >= 2 * 4 + 2 + 3 * 5 + 1
+    for name in compared:
+        # float32 sums in another order, through all layers.
+        assert ranges[name] == pytest.approx(max(np.abs(rows).max() for rows in seen[name]), rel=2e-3), name
+    assert not list(tmp_path.rglob("encoder-000")), "states of what was passed should be gone"
 
 
 def test_every_language_has_as_many_samples_and_its_own_histogram(scales, checkpoint):

@@ -64,7 +64,7 @@ def test_the_kit_groups_instruction_is_a_run_of_its_own(data: Path, bundle: Path
     ("arguments", "said"),
     [
         (("nanno",), "did you mean 'nano'?"),
-        (("nano", "--languages", "tr,de"), "--languages: 'de' is none of"),
+        (("nano", "--languages", "tr,fr"), "--languages: 'fr' is none of"),
         (("nano", "--languages", ","), "no language given"),
         (("MMMB",), "MMMB is not shipped (CC BY-NC-SA 4.0)"),
         (("MMMB", "--data", "nowhere"), "there is no such folder"),
@@ -89,6 +89,11 @@ def test_nano_without_the_training_extra_says_so(monkeypatch: pytest.MonkeyPatch
 def test_languages_are_put_in_the_projects_order() -> None:
     assert parse_languages("tr, EN zh", BENCHMARKS["nano"].languages) == ("en", "zh", "tr")
     assert parse_languages(None, BENCHMARKS["nano"].languages) == ("en", "zh", "pt", "ar", "tr", "ru")
+    nano, mmmb = BENCHMARKS["nano"], BENCHMARKS["MMMB"]
+    assert parse_languages("de,tr", nano.languages, further=nano.further) == ("tr", "de")
+    assert parse_languages(None, nano.languages, further=nano.further) == nano.languages
+    with pytest.raises(InputError, match="'de' is none of en, zh, pt, ar, tr, ru"):
+        parse_languages("de", mmmb.languages, further=mmmb.further)
 
 
 def test_run_names_change_with_whatever_changes_an_answer() -> None:

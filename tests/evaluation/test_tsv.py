@@ -19,7 +19,7 @@ def test_language_from_the_file_name(name: str, code: str) -> None:
     assert language_of(Path(name)) == code
 
 
-@pytest.mark.parametrize("name", ["mmmb.tsv", "mmmb_de.tsv", "_.tsv"])
+@pytest.mark.parametrize("name", ["mmmb.tsv", "mmmb_fr.tsv", "_.tsv"])
 def test_a_name_without_a_language_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="_cn"):
         language_of(Path(name))
@@ -182,8 +182,8 @@ def test_files_that_are_no_such_table(tmp_path: Path, content: bytes, said: str)
 def test_a_missing_file_and_an_unknown_language(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no such file"):
         read_tsv(tmp_path / "mmmb_en.tsv")
-    with pytest.raises(InputError, match="'de' is none of"):
-        read_tsv(tmp_path / "mmmb_en.tsv", language="de")
+    with pytest.raises(InputError, match="'fr' is none of"):
+        read_tsv(tmp_path / "mmmb_en.tsv", language="fr")
 
 
 # Any text but lone surrogates, which no UTF-8 file holds, and carriage returns, which csv writers may rewrite.

@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_checkpoint import Exported, tiny_model, write_checkpoint
 
-from parrot_export.bundle import ExportRequest, export
+from parrot_export.bundle import export
+from parrot_export.request import ExportRequest
 
 # Both kinds of experts, both residuals, tied and untied embeddings, and no experts at all.
 FORMS = {

@@ -12,9 +12,10 @@ import pytest
 import torch
 from tiny_checkpoint import tiny_config, tiny_model, write_checkpoint, write_hollow_checkpoint
 
-from parrot_export.bundle import ExportRequest, export
+from parrot_export.bundle import export
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.reference import prepare_for
+from parrot_export.request import ExportRequest
 from parrot_export.samples import verification_samples
 from parrot_runtime import Parrot
 from parrot_runtime.errors import InputError, ParrotError

@@ -57,6 +57,18 @@ def test_no_licence_is_claimed_for_what_others_made(manifest, settings):
     assert "Apache" not in card
 
 
+def test_an_extended_model_is_nano_if_all_of_it_is(manifest):
+    data = {"stage1": ["nano"], "stage2": ["nano"], "extend": ["nano"]}
+    extended = NANO | {"stage": "extend", "from": NANO, "settings": NANO["settings"] | {"data": data}}
+    assert "license: apache-2.0" in model_card(manifest, extended)
+    others = {
+        "from": NANO | {"settings": {}},
+        "settings": NANO["settings"] | {"data": data | {"extend": ["mine.json"]}},
+    }
+    for name, changed in others.items():
+        assert "license:" not in model_card(manifest, extended | {name: changed}), name
+
+
 def test_a_bundle_that_was_not_verified_says_so(manifest):
     card = model_card(dataclasses.replace(manifest, verification={"status": "skipped"}), {})
     assert "**Not verified**" in card

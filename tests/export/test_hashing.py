@@ -99,7 +99,8 @@ def test_an_export_that_is_not_verified_imports_no_modelling_code(checkpoint, tm
     script = """
 import sys
 from pathlib import Path
-from parrot_export.bundle import ExportRequest, export
+from parrot_export.bundle import export
+from parrot_export.request import ExportRequest
 export(ExportRequest(checkpoint=Path(sys.argv[1]), output=Path(sys.argv[2]), target="cpu", link=True, verify=False))
 print(sorted({"parrot_train.model.modeling", "transformers.modeling_utils"} & sys.modules.keys()))
 """

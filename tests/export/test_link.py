@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from tiny_checkpoint import write_checkpoint
 
-from parrot_export.bundle import ExportRequest, export
+from parrot_export.bundle import export
 from parrot_export.check import check_graphs
 from parrot_export.inspection import verify_bundle
+from parrot_export.request import ExportRequest
 from parrot_runtime.errors import BundleError, InputError
 from parrot_runtime.manifest import load_manifest, verify_files
 from parrot_runtime.parrot import Parrot

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoint import TEXT, VISION, sessions, tiny_tokenizer
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from parrot_export.bundle import ExportRequest, export
+from parrot_export.bundle import export
 from parrot_export.checkpoint import open_checkpoint
+from parrot_export.request import ExportRequest
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.manifest import PromptRecipe

@@ -14,10 +14,11 @@ import torch
 from tiny_checkpoint import model_to_round, read, relative_error, stored, write_checkpoint
 
 from parrot_export.author import author
-from parrot_export.bundle import ExportRequest, export
+from parrot_export.bundle import export
 from parrot_export.checkpoint import open_checkpoint
 from parrot_export.plan import plan
 from parrot_export.quantise import Rounding, quantised_rows, transposed, transposed_columns
+from parrot_export.request import ExportRequest
 from parrot_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from parrot_runtime.manifest import load_manifest
 

@@ -7,9 +7,10 @@ import pytest
 from click.testing import CliRunner
 from tiny_checkpoint import tiny_model, write_checkpoint
 
-from parrot_export.bundle import ExportRequest, export
+from parrot_export.bundle import export
 from parrot_export.cli import main
 from parrot_export.inspection import describe_verification, inspect, verify_bundle
+from parrot_export.request import ExportRequest
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.manifest import load_manifest
 from parrot_runtime.parrot import Parrot

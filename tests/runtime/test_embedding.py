@@ -72,7 +72,8 @@ def test_ids_outside_the_table(tmp_path, bad):
         (_entry(data_offsets=[0]), "malformed"),
         (_entry(shape=[7, 11]), r"is \[7, 11\], the manifest says \[11, 7\]"),
         (_entry(shape=[77]), r"is \[77\]"),
-        (_entry(dtype="I64"), "expected F32, F16 or BF16"),
+        (_entry(dtype="I64"), "expected F32, F16, BF16 or U8"),
+        (_entry(dtype="U8", data_offsets=[0, 77]), "not a safetensors file with 'embed_tokens.weight.scales'"),
         (_entry(dtype="F16"), "not where the header says"),
         (_entry(data_offsets=[-8, 300]), "not where the header says"),
         (_entry(data_offsets=[8, 316]), "not where the header says"),
@@ -83,6 +84,44 @@ def test_other_files_are_refused(tmp_path, header, message):
     path = _raw(tmp_path / "e.safetensors", header, TABLE.tobytes())
     with pytest.raises(BundleError, match=message):
         Embedding(path, vocab_size=11, hidden_size=7)
+
+
+CODES = np.random.default_rng(5).integers(0, 256, (11, 12), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 12])
+@pytest.mark.parametrize("wanted", ["float32", "float16"])
+def test_rows_of_eight_bits_are_their_codes_times_their_scales(tmp_path, groups, wanted):
+    """In float64, block by block: a product of two float32 numbers is rounded once."""
+    scales = np.random.default_rng(groups).uniform(1e-3, 2e-2, (11, groups)).astype(np.float32)
+    save_file({"embed_tokens.weight": CODES, "embed_tokens.weight.scales": scales}, tmp_path / "e.safetensors")
+    rows = Embedding(tmp_path / "e.safetensors", vocab_size=11, hidden_size=12).gather(IDS, wanted)
+    expected = (CODES[IDS].astype(np.float64) - 128) * np.repeat(scales[IDS].astype(np.float64), 12 // groups, axis=1)
+    assert rows.dtype == wanted
+    np.testing.assert_allclose(rows, expected, rtol=1e-3 if wanted == "float16" else 1e-7)
+
+
+def test_no_rows_of_eight_bits(tmp_path):
+    tensors = {"embed_tokens.weight": CODES, "embed_tokens.weight.scales": np.ones((11, 3), np.float32)}
+    save_file(tensors, tmp_path / "e.safetensors")
+    table = Embedding(tmp_path / "e.safetensors", vocab_size=11, hidden_size=12)
+    assert table.gather(np.array([], np.int64)).shape == (0, 12)
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        (np.ones((11, 5), np.float32), r"F32 \[11, 5\]; expected F32 \[11, n\]"),
+        (np.ones((10, 3), np.float32), r"F32 \[10, 3\]"),
+        (np.ones(11, np.float32), r"F32 \[11\]"),
+        (np.ones((11, 0), np.float32), r"F32 \[11, 0\]"),
+        (np.ones((11, 3), np.float16), r"F16 \[11, 3\]"),
+    ],
+)
+def test_scales_that_do_not_fit_are_refused(tmp_path, scales, message):
+    save_file({"embed_tokens.weight": CODES, "embed_tokens.weight.scales": scales}, tmp_path / "e.safetensors")
+    with pytest.raises(BundleError, match=message):
+        Embedding(tmp_path / "e.safetensors", vocab_size=11, hidden_size=12)
 
 
 def test_missing_empty_and_cut_files_are_refused(tmp_path):

@@ -92,7 +92,10 @@ def test_wrong_values_are_named(copy, change, message):
     _refused(copy, message)
 
 
-@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Manifest) if "tensorrt" not in field.name])
+OPTIONAL = ("tensorrt", "tensorrt_dialect", "units")
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Manifest) if field.name not in OPTIONAL])
 def test_every_key_is_needed(copy, key):
     data = _data(copy)
     del data[key]
@@ -317,3 +320,23 @@ def test_any_damaged_bytes_are_read_or_refused(bundle, tmp_path, data):
         load_manifest(tmp_path)
     except BundleError as error:
         assert len(str(error).splitlines()) == 1  # noqa: PT017 - an error is one of two right results
+
+
+@pytest.mark.parametrize(
+    ("precision", "units", "together"),
+    [
+        ("int8", {}, True),
+        ("int4", {"lm_head": "int8"}, False),
+        ("mixed", {"decoder.layers.0.attn": "int4", "encoder.layers.0.mlp": "int8", "lm_head": "int8"}, False),
+        ("mixed", {"decoder.layers.0.attn": "int4", "decoder.layers.1.mlp": "int8"}, True),
+    ],
+)
+def test_int8_in_the_decoders_layers_rounds_the_rows_of_a_call_together(copy, precision, units, together):
+    """What decides whether several tokens may be checked in one step."""
+    _write(copy, json.dumps(_data(copy) | {"precision": precision, "units": units}))
+    assert load_manifest(copy).rounds_rows_together == together
+
+
+def test_a_mixed_precision_says_of_what(copy):
+    _write(copy, json.dumps(_data(copy) | {"precision": "mixed"}))
+    _refused(copy, "no units say how")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from parrot_calibration.samples import CalibrationSample, _balanced, draw_samples
+from parrot_export.conversations import Conversation, _balanced, draw_samples
 from parrot_runtime.choices import multiple_choice
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
@@ -127,7 +127,7 @@ def test_none_of_a_language_is_no_set():
 @given(st.dictionaries(st.text(max_size=5), st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 30))
 def test_kinds_differ_by_one_at_most_until_a_pile_is_empty(piles, count):
     kinds = {
-        kind: [CalibrationSample("f", f"{kind}{n}", "en", kind, (), lambda: None) for n in range(size)]
+        kind: [Conversation("f", f"{kind}{n}", "en", kind, (), lambda: None) for n in range(size)]
         for kind, size in piles.items()
     }
     chosen = _balanced(kinds, count, "seed")

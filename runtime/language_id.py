@@ -1,7 +1,7 @@
 """Which of the six languages an answer is written in, and whether that is the one asked.
 
 Arabic, Chinese and Russian are told by their script. English, Portuguese and Turkish share one, and are told by the
-words of :mod:`parrot_evaluation.lexicon`, by letters only one of them has (``ğ ş ı``, ``ã õ``), and by letters its
+words of :mod:`parrot_runtime.lexicon`, by letters only one of them has (``ğ ş ı``, ``ã õ``), and by letters its
 alphabet lacks (``q w x`` in Turkish, ``k w y`` in Portuguese). Without evidence, or with as much for two languages, the
 verdict is None: undetermined. So are answers of digits, punctuation or single letters. A share "in the language asked"
 is taken over determined answers, and how many those are is printed beside it.
@@ -22,16 +22,19 @@ lingua, confidence ≥ 0.9           45 / 0.6     65 / 0.0     80 / 0.0
 A forced guess errs far more often than a model answers in a wrong language; among those that may abstain the rule
 decides as often as any on short answers, and costs no dependency. This module is the one place of that choice.
 
-Limits: only the six languages are known. A Persian answer counts as Arabic and a Japanese one as Chinese unless a
-letter of their own gives them away (then ``"other"``); Spanish or French reads as Portuguese or as nothing. Names, loan
-words and one-word answers outside the lexicon are mostly undetermined. Quoted text counts as the answer's own.
+Limits: only the six languages are known, and the one asked where that is Spanish or German: its words then count, less
+where one of the three in Latin letters has them too. Nothing else is known of those two: more of their answers stay
+undetermined. A Persian answer counts as Arabic and a Japanese one as Chinese unless a letter of their own gives them
+away (then ``"other"``); Spanish or French reads as Portuguese or as nothing. Names, loan words and one-word answers
+outside the lexicon are mostly undetermined. Quoted text counts as the answer's own.
 """
 
 import re
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 
-from parrot_evaluation.lexicon import SHARED, WHOLE_ANSWERS, WORDS
+from parrot_runtime.lexicon import FURTHER_WORDS, SHARED, WHOLE_ANSWERS, WORDS
 
 OTHER = "other"
 _LATIN = "latin"
@@ -68,14 +71,17 @@ _SPELLINGS = {
 _LETTER_POINTS, _WORD_POINTS, _SPELLING_POINTS = 3, 2, 1
 
 
-def identify(text: str) -> str | None:
-    """The language of ``text``: one of the six codes, ``"other"``, or None where nothing decides."""
+def identify(text: str, asked: str | None = None) -> str | None:
+    """The language of ``text``: one of the six codes, or ``asked``, ``"other"``, or None where nothing decides."""
+    further = FURTHER_WORDS.get(asked or "", frozenset())
     text = unicodedata.normalize("NFC", text.replace("İ", "i")).casefold()
     words = _WORD.findall(text)
-    if len(words) == 1 and words[0] in WHOLE_ANSWERS:
+    if len(words) == 1 and words[0] in WHOLE_ANSWERS and words[0] not in further:
         return WHOLE_ANSWERS[words[0]]
     words = [word for word in words if not _SINGLE_LETTER.fullmatch(word)]
-    weights = Counter(_script_of(character) for character in "".join(words))
+    weights: Counter[str] = Counter()
+    for character, times in Counter("".join(words)).items():
+        weights[_script_of(character)] += times
     if "zh" in weights:
         weights["zh"] *= _HAN_WEIGHT
     script = _winner(weights)
@@ -85,14 +91,24 @@ def identify(text: str) -> str | None:
         return script
     points: Counter[str] = Counter()
     for word in words:
-        points.update(_word_evidence(word))
+        points.update(_further_evidence(word, asked) if word in further else _word_evidence(word))
     return _winner(points)
 
 
 def in_language(text: str, asked: str) -> bool | None:
     """Whether ``text`` is in the language ``asked`` (a code); None where its language cannot be determined."""
-    found = identify(text)
+    found = identify(text, asked)
     return None if found is None else found == asked
+
+
+def _further_evidence(word: str, asked: str) -> dict[str, int]:
+    """Points for a word of ``asked``, less where one of the three languages has it too, which then has as many."""
+    known = word in SHARED or any(word in words or word.removesuffix("s") in words for words in WORDS.values())
+    return (
+        {asked: _SPELLING_POINTS, **dict.fromkeys(_word_evidence(word), _SPELLING_POINTS)}
+        if known
+        else {asked: _WORD_POINTS}
+    )
 
 
 def _winner(points: Counter[str]) -> str | None:
@@ -103,10 +119,12 @@ def _winner(points: Counter[str]) -> str | None:
     return ranked[0][0]
 
 
+@lru_cache(maxsize=1 << 14)
 def _script_of(character: str) -> str:
     return next((name for name, letters in _SCRIPTS.items() if letters.match(character)), _LATIN)
 
 
+@lru_cache(maxsize=1 << 16)
 def _word_evidence(word: str) -> dict[str, int]:
     """Points for the languages that one lower-case word in Latin letters speaks for."""
     if word in SHARED:

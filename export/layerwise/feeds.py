@@ -1,16 +1,17 @@
 """What each graph is fed of a sample: pictures, the words of its prompt, and the conversation with its answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from parrot_calibration.samples import CalibrationSample
 from parrot_export.author import Authored
 from parrot_export.checkpoint import Checkpoint
+from parrot_export.conversations import Conversation
 from parrot_export.emulation import empty_cache
 from parrot_runtime.embedding import Embedding
+from parrot_runtime.errors import InputError
 from parrot_runtime.image import preprocess
 from parrot_runtime.manifest import EMBEDDING_NAME
 from parrot_runtime.templates import prompt_encoder
@@ -21,7 +22,7 @@ from parrot_runtime.tokenizer import load_tokenizer
 class Encoded:
     """A sample in token ids, int64 ``[T]``, negative at image positions; ``words`` bool, what the router sees."""
 
-    sample: CalibrationSample
+    sample: Conversation
     ids: np.ndarray
     words: np.ndarray
 
@@ -38,20 +39,33 @@ class Encoded:
 
 
 def encode_samples(
-    checkpoint: Checkpoint, samples: Sequence[CalibrationSample], longest: int
-) -> tuple[list[Encoded], list[CalibrationSample]]:
-    """The samples in tokens, and those that take more than ``longest`` positions."""
+    checkpoint: Checkpoint,
+    samples: Sequence[Conversation],
+    longest: int,
+    languages: Sequence[str],
+    note: Callable[[str], None] = lambda _line: None,
+) -> list[Encoded]:
+    """The samples in tokens. ``note`` is told of those that take more than ``longest`` positions: they are left out.
+
+    Raises InputError where none is left in one of ``languages``.
+    """
     recipe = checkpoint.recipe
     prompts = prompt_encoder(load_tokenizer(checkpoint.tokenizer), recipe.prompt)
-    encoded, too_long = [], []
+    encoded = []
     for sample in samples:
         system = recipe.prompt.system if sample.system is None else sample.system
         prompt = prompts.encode(sample.turns, image_tokens=checkpoint.architecture.vision.tokens, system=system)
         if len(prompt.input_ids) > longest:
-            too_long.append(sample)
+            note(f"{sample.name} takes more than {longest} positions and is left out")
         else:
             encoded.append(Encoded(sample, prompt.input_ids, prompt.router_mask))
-    return encoded, too_long
+    lacking = [code for code in languages if not any(one.sample.language == code for one in encoded)]
+    if lacking:
+        raise InputError(
+            f"no sample of {longest} positions or fewer is left in {', '.join(lacking)}; add shorter ones in every "
+            "language"
+        )
+    return encoded
 
 
 class Feeds:
@@ -82,7 +96,8 @@ class Feeds:
         controls = {"attention_mask": np.ones_like(places), "position_ids": places}
         return empty_cache(self._decoder) | {"inputs_embeds": embeds[None]} | controls
 
-    def chosen(self, role: str) -> Iterator[np.ndarray]:
+    def chosen(self, role: str) -> list[np.ndarray]:
         """Of each sample, the rows of ``role`` that stand for it."""
-        for one in self._encoded:
-            yield one.chosen if role == "decoder" else np.arange(int((one.ids < 0).sum()))
+        if role == "decoder":
+            return [one.chosen for one in self._encoded]
+        return [np.arange(int((one.ids < 0).sum())) for one in self._encoded]

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parrot_evaluation.language_id import identify, in_language
-from parrot_evaluation.lexicon import SHARED, WHOLE_ANSWERS, WORDS
+from parrot_runtime.language_id import identify, in_language
 from parrot_runtime.languages import CODES
+from parrot_runtime.lexicon import SHARED, WHOLE_ANSWERS, WORDS
 
 SENTENCES = {
     "en": ["There are three birds in the tree.", "A small red car on the left.", "Yes.", "No.", "Two apples", "White"],
@@ -120,3 +120,27 @@ def test_no_listed_word_breaks_its_own_alphabet() -> None:
 def test_any_text_has_a_verdict(text: str, code: str) -> None:
     assert identify(text) in (*CODES, "other", None)
     assert in_language(text, code) in (True, False, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "verdict"),
+    [
+        ("es", "Dos manzanas rojas grandes en el lado izquierdo.", True),
+        ("es", "Duas maçãs vermelhas grandes à esquerda.", False),
+        ("es", "Two large red apples.", False),
+        ("es", "No.", None),  # three languages write it so
+        ("es", "A", None),
+        ("de", "Ein großer roter Apfel oben links.", True),
+        ("de", "Weiß.", True),
+        ("de", "A large red apple in the top left.", False),
+        ("de", "Büyük kırmızı bir elma.", False),
+        ("de", "苹果", False),
+    ],
+)
+def test_further_languages_are_known_where_they_are_asked_for(asked, text, verdict):
+    assert in_language(text, asked) is verdict
+
+
+def test_further_languages_change_no_verdict_of_the_six():
+    assert identify("Dos manzanas rojas en la mesa", "pt") == identify("Dos manzanas rojas en la mesa")
+    assert in_language("Não há nada.", "pt") is True

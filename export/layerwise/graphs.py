@@ -1,4 +1,4 @@
-"""The graphs a calibration looks into: float32 arithmetic on the checkpoint's own numbers, and every position's."""
+"""The graphs that are looked into: float32 arithmetic on the checkpoint's own numbers, and every position's."""
 
 from collections.abc import Iterable
 

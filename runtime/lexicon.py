@@ -1,6 +1,6 @@
-"""Common words of English, Portuguese and Turkish that the other two do not share.
+"""Common words of English, Portuguese and Turkish that the other two do not share; and words of Spanish and German.
 
-Evidence for :mod:`parrot_evaluation.language_id`: function words, numbers, colours, places in a picture, and the things
+Evidence for :mod:`parrot_runtime.language_id`: function words, numbers, colours, places in a picture, and the things
 pictures show. A word all three write alike is left out; one that two of them share stands in ``SHARED`` and speaks
 against the third only.
 """
@@ -72,10 +72,50 @@ büyük küçük uzun kısa geniş yuvarlak kare boş dolu eski yeni genç mutlu
 üçgen dikdörtgen sayı nesne hayvan
 """
 
+_SPANISH = """
+el la los las lo un una unos unas uno es son está están hay ser estar tiene tienen no sí que qué cuál cuáles quién dónde
+cuándo cuánto cuánta cuántos cuántas cómo y o u e pero porque también ya muy más menos mucho mucha muchos muchas poco
+este esta estos estas ese esa eso esto aquí allí su sus mi se al del de en con sin por para entre sobre bajo cerca
+dentro fuera detrás lado encima debajo cada otro otra otros otras todo toda todos todas nada ninguno ninguna cero dos
+tres cuatro cinco seis siete ocho nueve diez
+rojo roja rojos rojas naranja amarillo amarilla amarillos amarillas verde verdes azul azules morado morada morados
+moradas rosa marrón marrones blanco blanca blancos blancas negro negra negros negras gris grises color colores
+manzana manzanas plátano plátanos pera peras limón limones gato gatos pez peces pájaro pájaros mariposa mariposas coche
+coches autobús autobuses barco barcos avión aviones taza tazas lámpara lámparas silla sillas botella botellas sombrero
+sombreros camisa camisas zapato zapatos calcetín calcetines árbol árboles flor flores cactus hoja hojas pelota pelotas
+cometa cometas tambor tambores globo globos perro perros fruta animal vehículo objeto objetos prenda planta juguete
+pequeño pequeña pequeños pequeñas grande grandes mayor menor esquina parte superior inferior izquierda derecha izquierdo
+derecho centro arriba abajo fondo imagen prado playa nieve cielo nocturno desierto habitación noche persona hombre mujer
+niño niña casa mesa puerta ventana agua sol luna
+"""
+
+_GERMAN = """
+der die das den dem des ein eine einen einem einer eines ist sind war hat haben gibt es und oder aber nicht kein keine
+ja nein was wer wo wie viele welche welcher welches auf in im an am unter über neben von vom zu zum zur mit ohne für aus
+bei nach vor hinter zwischen davon dieselbe sich befindet sehen alles mehr als auch nur sehr null eins zwei drei vier
+fünf sechs sieben acht neun zehn
+rot orangefarben gelb grün blau violett rosa braun weiß schwarz grau farbe apfel äpfel banane bananen birne birnen
+zitrone zitronen katze katzen fisch fische vogel vögel schmetterling schmetterlinge auto autos bus busse boot boote
+flugzeug flugzeuge tasse tassen lampe lampen stuhl stühle flasche flaschen hut hüte hemd hemden schuh schuhe socke
+socken baum bäume blume blumen kaktus kakteen blatt blätter ball bälle drachen trommel trommeln luftballon luftballons
+hund hunde frucht tier fahrzeug haushaltsgegenstand kleidungsstück pflanze spielzeug klein groß kleiner größer oben
+unten links rechts mitte bild bildes hintergrund wiese strand schnee nachthimmel wüste zimmer nacht mensch mann frau
+kind haus tisch tür fenster wasser sonne mond
+"""
+_GERMAN_ADJECTIVES = "rot orangefarben gelb grün blau violett braun weiß schwarz klein groß"
+_GERMAN_ENDINGS = ("e", "er", "es", "en", "em")
+
 WORDS: dict[str, frozenset[str]] = {
     "en": frozenset(_ENGLISH.split()),
     "pt": frozenset(_PORTUGUESE.split()),
     "tr": frozenset(_TURKISH.split()),
+}
+
+# Looked at only where an answer in one of them is asked for.
+FURTHER_WORDS: dict[str, frozenset[str]] = {
+    "es": frozenset(_SPANISH.split()),
+    "de": frozenset(_GERMAN.casefold().split())
+    | {adjective + ending for adjective in _GERMAN_ADJECTIVES.casefold().split() for ending in _GERMAN_ENDINGS},
 }
 
 _SHARED = {

@@ -1,8 +1,9 @@
 """A float32 graph run a layer at a time: a part's weights in memory, what parts hand on to each other on disk.
 
-A 7B model in float32 is more than most machines hold, and what a calibration wants of it is one layer after the other
-anyway: all samples pass a part twice before the next is loaded. The graphs are those of the classic TensorRT dialect,
-in standard operators alone, and are cut where their nodes' names go from one layer to the next.
+A 7B model in float32 is more than most machines hold, and what ranges and scales want of it is one layer after the
+other anyway: all samples pass a part, as often as wanted, before the next is loaded. The graphs are those of the
+classic TensorRT dialect, in standard operators alone, and are cut where their nodes' names go from one layer to the
+next.
 """
 
 import re
