@@ -8,9 +8,9 @@ import torch
 from tokenizers import Tokenizer
 
 from parrot_runtime.errors import InputError
-from parrot_train.checkpoint import load_checkpoint, read_run
-from parrot_train.config import PACKAGE_NANO, TrainConfig
-from parrot_train.nano.backbones import shipped
+from parrot_train.backbones import backbone_folder
+from parrot_train.checkpoint import known_languages, load_checkpoint, read_run
+from parrot_train.config import EXTEND, TrainConfig
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotForConditionalGeneration
@@ -64,8 +64,8 @@ def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration
         raise InputError(f"the backbones lack {len(missing)} weights, the first is {missing[0]}; give complete ones")
     tokenizer = _tokenizer(config.backbones.llm, model)
     origin = {
-        "vision": str(_folder(config.backbones.vision, "vision")),
-        "llm": str(_folder(config.backbones.llm, "llm")),
+        "vision": str(backbone_folder(config.backbones.vision, "vision")),
+        "llm": str(backbone_folder(config.backbones.llm, "llm")),
         "sha256": weights_hash(model),
     }
     return model, tokenizer, origin
@@ -74,14 +74,17 @@ def from_backbones(config: TrainConfig) -> tuple["ParrotForConditionalGeneration
 def from_run(config: TrainConfig, run: Path) -> tuple["ParrotForConditionalGeneration", Path, dict[str, Any]]:
     """Stage 2's model: stage 1's with a mixture of new, random experts (none with ``model.experts`` 0).
 
-    An earlier stage 2 is taken as it is: its mixture learns on. Returns the model (float32), the tokenizer file, and
-    what ``run.json`` says about the origin. Raises InputError when its mixture is another than ``config`` says.
+    An earlier stage 2 is taken as it is, extended or not: its mixture learns on. Returns the model (float32), the
+    tokenizer file, and what ``run.json`` says about the origin. Raises InputError when its mixture is another than
+    ``config`` says.
     """
     from parrot_train.model.moe import with_experts
 
     model = load_checkpoint(run)
     origin = {"run": str(run), "sha256": weights_hash(model)}
-    if (read_run(run) or {}).get("stage") == 2:
+    note = read_run(run) or {}
+    if note.get("stage") in (2, EXTEND):
+        origin["languages"] = known_languages(note)
         _check_mixture(config, model, run)
     elif config.model.experts:
         model = with_experts(
@@ -121,23 +124,11 @@ def weights_hash(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _folder(source: str, part: str) -> str | Path:
-    """Where a backbone lies: a folder of the package, a folder, or a hub name that transformers resolves."""
-    if source != PACKAGE_NANO:
-        return Path(source) if Path(source).is_dir() else source
-    folder = shipped(part)
-    if not (folder / "config.json").is_file():
-        raise InputError(
-            f"{folder}: the package's nano backbones are not there; run `parrot-train nano backbones` first"
-        )
-    return folder
-
-
 def _load(loader: Any, kinds: dict[str, str], source: str, part: str) -> Any:
     """The backbone, whose configuration says what it is; an encoder's text half stays out."""
     from transformers import AutoConfig
 
-    folder = _folder(source, part)
+    folder = backbone_folder(source, part)
     try:
         config = AutoConfig.from_pretrained(folder)
         config = getattr(config, f"{part}_config", config)
@@ -161,12 +152,7 @@ def _load(loader: Any, kinds: dict[str, str], source: str, part: str) -> Any:
 
 def _tokenizer(source: str, model: "ParrotForConditionalGeneration") -> Path:
     """The language model's tokenizer.json. Raises InputError when it has more tokens than the model has rows."""
-    folder = _folder(source, "llm")
-    if not isinstance(folder, Path):
-        from huggingface_hub import hf_hub_download
-
-        folder = Path(hf_hub_download(folder, "tokenizer.json")).parent
-    path = folder / "tokenizer.json"
+    path = backbone_folder(source, "llm") / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; the language model's folder needs its tokenizer.json")
     tokens, rows = Tokenizer.from_file(str(path)).get_vocab_size(), model.config.text_config.vocab_size

@@ -2,7 +2,8 @@
 
     RUN/
       run.json                   what it is, how it stands (running, interrupted, failed, finished), how to repeat it
-      log.jsonl                  one JSON object per log line
+      log.jsonl                  one JSON object per log line, and one per evaluation
+      tensorboard/ wandb/        the same numbers for these two, where stageN.report_to names them
       checkpoints/checkpoint-N/  a training state; checkpoint.json lists its files with their hashes
       config.json model*.safetensors tokenizer.json parrot_recipe.json …   the finished model
 
@@ -15,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.image import ImageRecipe
 from parrot_runtime.publish import write_file
 from parrot_runtime.strict import from_mapping
+from parrot_train.data.records import UNDETERMINED
 from parrot_train.recipe import RECIPE_FILE
 from parrot_train.shards import AGAIN
 from parrot_train.zero import is_zero_checkpoint, read_zero_checkpoint
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 LOG_FILE = "log.jsonl"
+TENSORBOARD = "tensorboard"
+_WANDB = "wandb"
 SKIPPED_FILE = "skipped.json"
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -77,6 +81,13 @@ def read_run(run: Path) -> dict[str, Any] | None:
     return data
 
 
+def known_languages(note: Mapping[str, Any]) -> list[str]:
+    """The languages of a run by its ``run.json``: those of its data and, of an extended one, of what it came from."""
+    before = note.get("from", {}).get("languages", ())
+    own = {code for code, samples in note.get("languages", {}).items() if samples}
+    return sorted({*before, *own} - {UNDETERMINED})
+
+
 def write_run(run: Path, data: dict[str, Any]) -> None:
     """Replace ``run.json`` as a whole."""
     write_json(run / RUN_FILE, data)
@@ -93,7 +104,8 @@ def clear_run(run: Path) -> None:
     write_run(run, data | {"status": "cleared"})
     for name in (LOG_FILE, SKIPPED_FILE, CONFIG_FILE, *data.get("files", {})):
         (run / Path(name).name).unlink(missing_ok=True)
-    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+    for name in (CHECKPOINTS, TENSORBOARD, _WANDB):
+        shutil.rmtree(run / name, ignore_errors=True)
     (run / RUN_FILE).unlink()
 
 

@@ -1,4 +1,4 @@
-"""``parrot-train``: the two stages, their configuration, and the nano world they are shown on."""
+"""``parrot-train``: the two stages, more languages, their configuration, and the nano world they are shown on."""
 
 import json
 import os
@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from parrot_runtime.command import ParrotGroup, verbose_option
+from parrot_train.data.cli import data
 
 
 @click.group(cls=ParrotGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--local_rank", hidden=True, expose_value=False, help="What the deepspeed launcher adds.")
 @verbose_option
 def main() -> None:
     """Train Parrot: stage 1 aligns images with the language model, stage 2 teaches six languages.
@@ -20,9 +22,13 @@ def main() -> None:
     \b
     parrot-train stage1
     parrot-train stage2
+    parrot-train extend --languages es,de
     """
     # One library opens the tokenizer's thread pool, another forks: the tokenizers then warn at every start.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+main.add_command(data)
 
 
 def _stage_options(function: Any) -> Any:
@@ -70,8 +76,34 @@ def stage2(**options: Any) -> None:
     _run(2, **options)
 
 
+@main.command()
+@click.option("--languages", metavar="CODES", help="ISO 639-1 codes of the languages to add, such as ja,ko,hi.")
+@click.option("--experts", type=click.IntRange(min=1), metavar="N", help="Experts to add [one per language].")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Stage 2 run, or an extended one [runs/<config>/stage2].",
+)
+@_stage_options
+def extend(languages: str | None, experts: int | None, overrides: tuple[str, ...], **options: Any) -> None:
+    """Add languages to a trained model: new experts, copies of the nearest ones, learn; nothing else does.
+
+    Without --data the nano world asks its questions in them, in Spanish and German (es,de).
+
+    Example: parrot-train extend --languages es,de -o runs/nano/eight
+    """
+    from parrot_runtime.languages import split_codes
+
+    if languages is not None:
+        overrides += (f"extend.languages={json.dumps(split_codes(languages))}",)
+    if experts is not None:
+        overrides += (f"extend.experts={experts}",)
+    _run("extend", overrides=overrides, **options)
+
+
 def _run(
-    stage: int,
+    stage: int | str,
     *,
     config_name: str,
     overrides: tuple[str, ...],
@@ -83,12 +115,12 @@ def _run(
     as_json: bool,
     source: Path | None = None,
 ) -> None:
-    from parrot_train.config import load_config
+    from parrot_train.config import load_config, section_of
 
     if resume and force:
         raise click.UsageError("--resume goes on with the run, --force replaces it; give one of the two")
     if data:
-        overrides += (f"data.stage{stage}={json.dumps(data)}",)
+        overrides += (f"data.{section_of(stage)}={json.dumps(data)}",)
     if max_bad_fraction is not None:
         overrides += (f"data.max_bad_fraction={max_bad_fraction}",)
     config = load_config(config_name, overrides)
@@ -98,11 +130,14 @@ def _run(
     request = StageRequest(stage, config, output=output, source=source, resume=resume, force=force)
     with redirect_stdout(sys.stderr):  # DeepSpeed, where it is installed, has its log on stdout
         result = run_stage(request)
+    if result is None:
+        return  # a rank whose main process says it
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False))
         return
+    name = "extension" if stage == "extend" else f"stage {stage}"
     click.echo(
-        f"{request.run}: stage {stage} finished, {result['steps']} steps in {result['seconds']:.0f} s, "
+        f"{request.run}: {name} finished, {result['steps']} steps in {result['seconds']:.0f} s, "
         f"loss {result['loss']:.3f}"
     )
 
@@ -121,6 +156,38 @@ def show_config(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     config = load_config(name, overrides)
     click.echo(json.dumps(to_mapping(config), ensure_ascii=False) if as_json else to_yaml(config), nl=as_json)
+
+
+@main.command()
+@click.option("--config", "config_name", default="nano", show_default=True, metavar="NAME|FILE", help="Settings.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting.")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="How many, one rank on each.")
+@click.option("--gpu", default="a100", show_default=True, metavar="NAME", help="Which: its memory and its peak.")
+@click.option("--gpu-memory", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Memory of each [--gpu's].")
+@click.option("--gpu-flops", type=click.FloatRange(0, min_open=True), metavar="T", help="Peak TFLOP/s [--gpu's].")
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.4,
+    show_default=True,
+    help="Share of the peak that training reaches.",
+)
+@click.option("--stage", type=click.Choice(("1", "2", "both")), default="both", show_default=True, help="Which stage.")
+@click.option("--data", multiple=True, metavar="FILE", help="LLaVA JSON whose lengths are measured; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; memory in bytes.")
+@verbose_option
+def plan(config_name: str, overrides: tuple[str, ...], stage: str, data: tuple[str, ...], **options: Any) -> None:
+    """Say what training needs: memory under each ZeRO stage, steps, FLOPs, hours. Neither weights nor a GPU are used.
+
+    Example: parrot-train plan --config parrot-qwen2-7b --gpus 16 --gpu a100
+    """
+    if data and stage == "both":
+        raise click.UsageError("--data is measured for one stage; give --stage 1 or --stage 2 with it")
+    from parrot_train.config import load_config
+    from parrot_train.planning.command import run_plan
+
+    stages = (1, 2) if stage == "both" else (int(stage),)
+    click.echo(run_plan(load_config(config_name, overrides), stages=stages, data=data, **options))
 
 
 @main.command()
@@ -175,7 +242,7 @@ def nano_data(output: Path | None, config_name: str, overrides: tuple[str, ...],
 
     config = load_config(config_name, overrides)
 
-    from parrot_train.stages import nano_data as draw
+    from parrot_train.data.files import nano_data as draw
 
     files = draw(config, output or Path(config.data.nano_folder))
     if as_json:

@@ -15,15 +15,21 @@ from typing import Any, Literal, TypeVar, get_type_hints
 import yaml
 
 from parrot_runtime.errors import InputError
+from parrot_runtime.languages import ISO_639_1
 from parrot_runtime.strict import from_mapping, nearest
 
 T = TypeVar("T")
 
 NANO = "nano"
-"""In ``data.stage1`` and ``data.stage2``: the picture world drawn by code, written when it is first needed."""
+"""In ``data.stage1``, ``stage2``, ``extend``: the picture world drawn by code, written when it is first needed."""
 
 PACKAGE_NANO = "package:nano"
 """In ``backbones``: the small pretrained encoder and language model shipped with this package."""
+
+
+EXTEND = "extend"
+Stage = Literal[1, 2, "extend"]
+"""The paper's two stages, and the one that adds languages to their result."""
 
 
 def setting(default: T, doc: str) -> T:
@@ -36,10 +42,10 @@ class BackboneConfig:
     """Where the two pretrained halves come from."""
 
     vision: str = setting(
-        PACKAGE_NANO, "vision encoder (CLIP, Chinese-CLIP, SigLIP): folder, hub name, or package:nano"
+        PACKAGE_NANO, "vision encoder (CLIP, Chinese-CLIP, SigLIP): folder, hub name (cached), or package:nano"
     )
     llm: str = setting(
-        PACKAGE_NANO, "language model (Qwen2, Qwen3, LLaMA architecture): folder, hub name, or package:nano"
+        PACKAGE_NANO, "language model (Qwen2, Qwen3, LLaMA architecture): folder, hub name (cached), or package:nano"
     )
 
 
@@ -62,6 +68,8 @@ class DataConfig:
 
     stage1: tuple[str, ...] = setting((NANO,), "LLaVA JSON files of stage 1, or nano")
     stage2: tuple[str, ...] = setting((NANO,), "LLaVA JSON files of stage 2, or nano")
+    extend: tuple[str, ...] = setting((NANO,), "LLaVA JSON files for added languages, or nano")
+    heldout: tuple[str, ...] = setting((), "LLaVA JSON files that are only asked about (eval_steps), or nano")
     image_folder: str | None = setting(None, "folder of the images; null means the folder of each JSON file")
     nano_folder: str = setting("runs/nano/data", "where the nano world is written")
     max_length: int = setting(2048, "longest sample in tokens, image tokens included; the rest of a longer one is cut")
@@ -89,6 +97,13 @@ class NanoDataConfig:
     stage1_scenes: int = setting(12000, "pictures with an English caption, for stage 1")
     stage2_scenes: int = setting(20000, "pictures with questions in six languages, for stage 2")
     heldout_scenes: int = setting(1200, "pictures that training never sees")
+    extend_scenes: int = setting(6000, "pictures with questions for extend")
+    extend_replay: float = setting(
+        0.5, "share of them whose questions are in the six languages, which are lost without"
+    )
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.extend_replay < 1, "extend_replay", self.extend_replay, "at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -106,19 +121,34 @@ class StageConfig:
     clip: float = setting(1.0, "largest gradient norm")
     precision: Literal["bf16", "fp32"] = setting("bf16", "of the products; master weights stay fp32")
     gradient_checkpointing: bool = setting(True, "recompute activations: less memory, about a third more time")
+    zero: Literal[0, 1, 2, 3] = setting(
+        2, "under a launcher, what DeepSpeed shares out: 1 optimiser, 2 and gradients, 3 and weights; 0: no DeepSpeed"
+    )
+    offload: Literal["none", "optimizer", "all"] = setting(
+        "none", "under DeepSpeed, what lies in the host's memory: the optimiser's state; all: the weights too (zero 3)"
+    )
+    deepspeed: str | None = setting(None, "a DeepSpeed configuration (JSON) of your own, instead of zero and offload")
     save_steps: int = setting(500, "optimiser steps between checkpoints")
     keep_checkpoints: int = setting(2, "newest checkpoints kept")
     log_steps: int = setting(10, "optimiser steps between log lines")
+    eval_steps: int | None = setting(None, "optimiser steps between evaluations on data.heldout; null: none")
+    eval_samples: int = setting(100, "held-out conversations per language that an evaluation takes")
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = setting((), "who gets the log besides log.jsonl")
     seed: int = setting(42, "of new weights, of the data order and of everything else")
 
     def __post_init__(self) -> None:
-        for name in ("global_batch", "micro_batch", "save_steps", "keep_checkpoints", "log_steps"):
+        for name in ("global_batch", "micro_batch", "save_steps", "keep_checkpoints", "log_steps", "eval_samples"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("learning_rate", "epochs", "clip"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "null, or 1 or more")
+        _require(self.eval_steps is None or self.eval_steps >= 1, "eval_steps", self.eval_steps, "null, or 1 or more")
         _require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "at least 0 and below 1")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        possible = {"none": (0, 1, 2, 3), "optimizer": (1, 2, 3), "all": (3,)}[self.offload]
+        _require(self.zero in possible, "zero", self.zero, f"one of {possible} with offload {self.offload}")
+        own = self.deepspeed is None or (self.offload == "none" and self.zero > 0)
+        _require(own, "deepspeed", self.deepspeed, "null with offload or with zero 0: the file has its own")
         _require(
             self.global_batch % self.micro_batch == 0,
             "global_batch",
@@ -143,6 +173,9 @@ class Stage2Config(StageConfig):
     learning_rate: float = setting(2e-5, "peak learning rate")
     global_batch: int = setting(128, "conversations per optimiser step over all devices")
     micro_batch: int = setting(8, "conversations per device and forward pass")
+    zero: Literal[0, 1, 2, 3] = setting(
+        3, "under a launcher, what DeepSpeed shares out: 1 optimiser, 2 and gradients, 3 and weights; 0: no DeepSpeed"
+    )
     projector_learning_rate: float | None = setting(None, "of the projector alone; null takes learning_rate")
     moe_learning_rate: float | None = setting(None, "of router and experts alone; null takes learning_rate")
 
@@ -159,27 +192,62 @@ class Stage2Config(StageConfig):
 
 
 @dataclass(frozen=True)
+class ExtendConfig(StageConfig):
+    """More languages for a finished stage 2: the experts added to it and their rows of the router learn."""
+
+    learning_rate: float = setting(1e-4, "peak learning rate")
+    global_batch: int = setting(128, "conversations per optimiser step over all devices")
+    micro_batch: int = setting(8, "conversations per device and forward pass")
+    languages: tuple[str, ...] = setting((), "ISO 639-1 codes of the languages to add")
+    experts: int | None = setting(None, "experts to add; null adds one per language")
+    router_noise: float = setting(
+        0.1, "normal noise on a copied row of the router, as a share of that row's root mean square"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for code in self.languages:
+            _require(code in ISO_639_1, "languages", code, "ISO 639-1 codes such as es, ja or ko")
+            _require(self.languages.count(code) == 1, "languages", code, "each language once")
+        _require(self.experts is None or self.experts >= 1, "experts", self.experts, "null, or 1 or more")
+        _require(self.router_noise >= 0, "router_noise", self.router_noise, "0 or more")
+        # Old and new experts share tensors, and AdamW's decay does not ask for a gradient.
+        _require(self.weight_decay == 0, "weight_decay", self.weight_decay, "0: decay would change the old experts too")
+
+    @property
+    def added_experts(self) -> int:
+        """How many experts are added."""
+        return len(self.languages) if self.experts is None else self.experts
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a run; ``run.json`` stores it whole."""
 
-    name: str = setting("unnamed", "names the runs: runs/<name>/stage1 and stage2")
+    name: str = setting("unnamed", "names the runs: runs/<name>/stage1, stage2 and extend")
     backbones: BackboneConfig = field(default_factory=BackboneConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     nano: NanoDataConfig = field(default_factory=NanoDataConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
     stage2: Stage2Config = field(default_factory=Stage2Config)
+    extend: ExtendConfig = field(default_factory=ExtendConfig)
 
     def __post_init__(self) -> None:
         _require(bool(re.fullmatch(r"[\w.-]+", self.name)), "name", self.name, "letters, digits, dots and dashes")
 
-    def stage(self, number: int) -> StageConfig:
-        """The settings of stage 1 or 2."""
-        return {1: self.stage1, 2: self.stage2}[number]
+    def stage(self, stage: Stage) -> StageConfig:
+        """The settings of a stage."""
+        return getattr(self, section_of(stage))
 
-    def files(self, number: int) -> tuple[str, ...]:
-        """The data files of stage 1 or 2, or ``("nano",)``."""
-        return {1: self.data.stage1, 2: self.data.stage2}[number]
+    def files(self, stage: Stage) -> tuple[str, ...]:
+        """The data files of a stage, or ``("nano",)``."""
+        return getattr(self.data, section_of(stage))
+
+
+def section_of(stage: Stage) -> str:
+    """What the settings of a stage are called: ``stage1``, ``stage2``, ``extend``."""
+    return EXTEND if stage == EXTEND else f"stage{stage}"
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -218,11 +286,11 @@ def shipped_configs() -> list[str]:
 
 
 def load_config(name: str = NANO, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a shipped configuration or a YAML file and apply ``section.key=value`` overrides.
+    """Read a shipped configuration, a YAML file or a run's ``run.json``, and apply ``section.key=value`` overrides.
 
     Raises InputError for an unknown name, key or value, naming the nearest known one.
     """
-    if name.endswith((".yaml", ".yml")) or "/" in name:
+    if name.endswith((".yaml", ".yml", ".json")) or "/" in name:
         path = Path(name)
         if not path.is_file():
             raise InputError(f"--config {name}: there is no such file")
@@ -231,12 +299,16 @@ def load_config(name: str = NANO, overrides: Sequence[str] = ()) -> TrainConfig:
         known = shipped_configs()
         if name not in known:
             raise InputError(
-                f"--config {name}: expected a YAML file or one of {', '.join(known)}{nearest(name, known)}"
+                f"--config {name}: expected a YAML file, a run.json, or one of {', '.join(known)}{nearest(name, known)}"
             )
         text = (resources.files("parrot_train.configs") / f"{name}.yaml").read_text(encoding="utf-8")
     data = _parse(text, name)
     if not isinstance(data, Mapping):
         raise InputError(f"--config {name}: expected a mapping of settings, got {type(data).__name__}")
+    if name.endswith(".json"):
+        data = data.get("settings")
+        if not isinstance(data, Mapping):
+            raise InputError(f"--config {name}: has no 'settings'; expected the run.json of a run, or a YAML file")
     data = dict(data)
     for override in overrides:
         _apply(data, override)

@@ -23,13 +23,15 @@ class InterruptedRunError(ParrotError):
 class Signals:
     """While entered, the two signals raise InterruptedRunError; inside ``deferred`` the first only sets ``received``.
 
-    A second signal inside ``deferred`` raises as well: who presses Ctrl-C twice does not want to wait for the disk.
+    A second signal inside ``deferred`` raises as well: who presses Ctrl-C twice does not want to wait for the disk. A
+    launcher passes on what the terminal has sent already, so ``launched`` takes all later ones for the first.
     Outside the main thread, where Python delivers no signals, nothing is changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, launched: bool = False) -> None:
         self.received: int | None = None
         self._deferred = False
+        self._launched = launched
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -50,8 +52,12 @@ class Signals:
         finally:
             self._deferred = False
 
+    def settle(self) -> None:
+        """From now on let no signal come between: the run has failed, and what is left to do takes no time."""
+        self._deferred, self._launched = True, True
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._deferred and self.received is None:
-            self.received = number
+        repeated, self.received = self.received is not None, number
+        if (self._launched and repeated) or (self._deferred and not repeated):
             return
         raise InterruptedRunError(number, f"stopped by {signal.Signals(number).name}")

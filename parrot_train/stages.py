@@ -1,21 +1,18 @@
-"""The two stages, each from a configuration to a finished run folder.
+"""The two stages, and the extension of their result, each from a configuration to a finished run folder.
 
 Stage 1 (modality alignment) trains the projector alone, on a LLaVA-form model: there is no mixture to bypass. Stage 2
 (multilingual instruction tuning) starts from stage 1's result, adds a mixture of randomly initialised experts, and
-trains projector, mixture and language model. The vision encoder is frozen in both.
+trains projector, mixture and language model. The vision encoder is frozen in both. An extension starts from stage 2's
+result, adds experts for further languages, and trains these alone.
 """
 
 import os
-import platform
-import shlex
 import shutil
-import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ import click
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.publish import write_file
-from parrot_train import assemble
+from parrot_train import assemble, extension, start
 from parrot_train.checkpoint import (
     CONFIG_FILE,
     RUN_FILE,
@@ -38,21 +35,22 @@ from parrot_train.checkpoint import (
     write_json,
     write_run,
 )
-from parrot_train.config import NANO, TrainConfig, to_mapping, to_yaml
+from parrot_train.config import EXTEND, Stage, TrainConfig, section_of, to_mapping, to_yaml
+from parrot_train.data.files import data_files, heldout_files
 from parrot_train.data.prepare import Prepared, prepare, worker_count
+from parrot_train.distributed import Failure, Ranks, joined, parameter_count
+from parrot_train.provenance import ALONE, check_same, describe_origin
 from parrot_train.recipe import image_recipe, write_companions
+from parrot_train.sharding import deepspeed_settings, describe, start_deepspeed
 from parrot_train.signals import InterruptedRunError, Signals
-
-# Settings that change how a run is done but not what comes out: they may differ when it is resumed.
-_FREE_DATA = {"workers", "nano_folder"}
-_FREE_STAGE = {"save_steps", "keep_checkpoints", "log_steps"}
+from parrot_train.workers import loading_errors
 
 
 @dataclass(frozen=True)
 class StageRequest:
     """What a person asked for: the stage, its settings, where from and where to."""
 
-    stage: int
+    stage: Stage
     config: TrainConfig
     output: Path | None = None
     source: Path | None = None
@@ -62,27 +60,34 @@ class StageRequest:
     @property
     def run(self) -> Path:
         """The run folder."""
-        return self.output or Path("runs") / self.config.name / f"stage{self.stage}"
+        return self.output or Path("runs") / self.config.name / section_of(self.stage)
 
     @property
     def starts_from(self) -> Path:
-        """The run stage 2 starts from: a stage 1, or an earlier stage 2."""
-        return self.source or Path("runs") / self.config.name / "stage1"
+        """The run stage 2 starts from, a stage 1 or an earlier stage 2; or the one that is extended."""
+        return self.source or Path("runs") / self.config.name / ("stage2" if self.stage == EXTEND else "stage1")
 
 
-def run_stage(request: StageRequest) -> dict[str, Any]:
-    """Train one stage and return its ``run.json``.
+def run_stage(request: StageRequest) -> dict[str, Any] | None:
+    """Train one stage and return its ``run.json``; None in the ranks of a launched run that are not the main process.
 
     Raises InputError for bad data, a missed earlier step or an occupied folder; DivergedError for a loss that is no
     number; InterruptedRunError after SIGINT or SIGTERM, with a checkpoint saved.
     """
-    if request.stage == 2:
-        assemble.check_source(request.starts_from, request.run)
-    with locked(request.run), Signals() as signals:
-        old = _admit(request)
-        if old is not None and old["status"] == "finished":
-            return old
-        return _train(request, old, signals)
+    with joined() as ranks, ExitStack() as main_only, Signals(launched=ranks.launched) as signals:
+
+        def admit() -> dict[str, Any] | None:
+            if request.stage == 2:
+                assemble.check_source(request.starts_from, request.run)
+            elif request.stage == EXTEND:
+                extension.check(request.config, request.starts_from, request.run)
+            main_only.enter_context(locked(request.run))
+            return _admit(request)
+
+        old = ranks.from_main(admit)
+        done = old is not None and old["status"] == "finished"
+        note = old if done else _train(request, old, ranks, signals)
+    return note if ranks.main else None
 
 
 def _admit(request: StageRequest) -> dict[str, Any] | None:
@@ -107,62 +112,145 @@ def _admit(request: StageRequest) -> dict[str, Any] | None:
     )
 
 
-def _train(request: StageRequest, old: dict[str, Any] | None, signals: Signals) -> dict[str, Any]:
+def _train(request: StageRequest, old: dict[str, Any] | None, ranks: Ranks, signals: Signals) -> dict[str, Any]:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, which transformers imports where it is, else warns
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading and saving weights: the bars of data and training say what takes time
-    model, tokenizer, prepared, note = _make_ready(request)
-    run, checkpoint = request.run, _begin(request, old, prepared, note)
+    ready = _make_ready(request, ranks)
+    note, run = ready.note, request.run
+    checkpoint = ranks.from_main(lambda: _begin(request, old, ready))
+
+    def failed(failure: Failure, status: str = "failed") -> None:
+        if ranks.main:
+            with suppress(OSError):  # on a full disk the first error is the one to see
+                write_run(run, note | {"status": status, "error": failure.message})
+
+    ranks.when_lost(failed)
     try:
-        trainer = _trainer(request, model, prepared, signals, lambda folder: _accompany(folder, model, tokenizer, note))
         began = time.perf_counter()
-        with signals.deferred():
+        with _reports(request, note, checkpoint, ranks) as reports, signals.deferred(), loading_errors():
+            trainer = _trainer(request, ready, ranks, signals, reports)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if signals.received is not None:
+        if received := ranks.greatest(signals.received or 0):
             step = trainer.state.global_step
-            raise InterruptedRunError(signals.received, f"{run}: stopped at step {step} and saved; go on with --resume")
-        note |= {
-            "steps": trainer.state.global_step,
-            "loss": round(next(line["loss"] for line in reversed(trainer.state.log_history) if "loss" in line), 6),
-            "seconds": round(time.perf_counter() - began, 1),
-        }
-        return _publish(request, trainer, tokenizer, note)
+            raise InterruptedRunError(received, f"{run}: stopped at step {step} and saved; go on with --resume")
+        note |= {"steps": trainer.state.global_step, "seconds": round(time.perf_counter() - began, 1)}
+        note |= _last_numbers(trainer.state.log_history)
+        return _publish(request, trainer, ready, ranks)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-        with suppress(OSError):  # on a full disk the first error is the one to see
-            write_run(run, note | {"status": status, "error": " ".join(str(error).split()) or type(error).__name__})
+        signals.settle()
+        failed(ranks.failure(error), "interrupted" if isinstance(error, InterruptedRunError) else "failed")
         raise
 
 
-def _make_ready(request: StageRequest) -> tuple[Any, Path, Prepared, dict[str, Any]]:
-    """Model, tokenizer file, checked data and the beginning of ``run.json``; nothing is written in the run folder."""
+def _reports(request: StageRequest, note: dict[str, Any], checkpoint: Path | None, ranks: Ranks) -> Any:
+    """The callbacks that pass the log on, to be entered; none but in the main process."""
+    from parrot_train.reports import opened_reports
+
+    return opened_reports(
+        request.config.stage(request.stage) if ranks.main else None,
+        request.run,
+        name=f"{request.config.name}-{section_of(request.stage)}",
+        settings=note,
+        after=checkpoint_step(checkpoint) if checkpoint else 0,
+    )
+
+
+def _last_numbers(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last loss of a run, and what its last evaluation said where it had one."""
+    measured = next((line for line in reversed(history) if "eval_loss" in line), {})
+    evaluation = {name: round(value, 6) for name, value in measured.items() if name.startswith("eval_")}
+    loss = next(line["loss"] for line in reversed(history) if "loss" in line)
+    return {"loss": round(loss, 6)} | ({"evaluation": evaluation} if evaluation else {})
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A stage with all that it needs to begin: ``note`` is the beginning of ``run.json``.
+
+    ``kept`` is the mixture that an extension must not change, where the main process is this one.
+    """
+
+    arguments: Any
+    model: Any
+    tokenizer: Path
+    prepared: Prepared
+    heldout: Any
+    note: dict[str, Any]
+    kept: Mapping[str, Any]
+
+
+def _make_ready(request: StageRequest, ranks: Ranks) -> _Ready:
+    """Model, tokenizer file and checked data; in the run folder nothing is written but what ``start`` needs."""
     import torch
 
     from parrot_train.model.trainable import set_trainable
+    from parrot_train.reports import check_reports
+    from parrot_train.trainer import check_batches, training_arguments
 
-    config = request.config
-    torch.manual_seed(config.stage(request.stage).seed)
-    if request.stage == 1:
-        model, tokenizer, origin = assemble.from_backbones(config)
+    config, stage = request.config, request.config.stage(request.stage)
+    files = ranks.from_main(lambda: data_files(config, request.stage))  # before a large model is read
+    asked_files = ranks.from_main(lambda: heldout_files(config, request.stage, files)) if stage.eval_steps else []
+    check_batches(stage, ranks.world)
+    if ranks.main:
+        check_reports(stage, section_of(request.stage))
+    settings = deepspeed_settings(stage, section_of(request.stage)) if ranks.launched else None
+    if ranks.launched:
+        dtype = torch.bfloat16 if settings and stage.precision == "bf16" else torch.float32
+        origin = start.write(config, request.stage, request.starts_from, request.run, ranks, dtype=dtype)
     else:
-        model, tokenizer, origin = assemble.from_run(config, request.starts_from)
-    set_trainable(model, request.stage)
-    prepared = prepare(
-        data_files(config, request.stage),
-        config.data,
-        tokenizer=tokenizer,
-        recipe=image_recipe(model.config),
-        image_tokens=model.config.image_tokens,
-        fallback=request.run,
+        model, tokenizer, origin = start.make(config, request.stage, request.starts_from, request.run)
+    workers = worker_count(config.data, ranks.local_world) if config.data.image_cache == "none" else 0
+    if settings:
+        start_deepspeed()
+    # From here on transformers knows of ZeRO 3, if that it is, and reads a model into the ranks' shares.
+    arguments = training_arguments(request.run, stage, world_size=ranks.world, workers=workers, deepspeed=settings)
+    if ranks.launched:
+        model, tokenizer = start.read(request.run, ranks)
+    set_trainable(model, request.stage, kept=_kept_experts(request, model))
+    prepared = _prepare(files, request, model, tokenizer, ranks)
+    heldout, asked = _heldout(asked_files, request, model, tokenizer, ranks) if asked_files else (None, {})
+    note = _describe(request, model, prepared, origin, ranks) | asked
+    kept = extension.stored_mixture(request.starts_from) if request.stage == EXTEND and ranks.main else {}
+    return _Ready(arguments, model, tokenizer, prepared, heldout, note, kept)
+
+
+def _prepare(files: list[Path], request: StageRequest, model: Any, tokenizer: Path, ranks: Ranks) -> Prepared:
+    prepared = ranks.in_turn(
+        lambda: prepare(
+            files,
+            request.config.data,
+            tokenizer=tokenizer,
+            recipe=image_recipe(model.config),
+            image_tokens=model.config.image_tokens,
+            fallback=request.run,
+        )
     )
-    return model, tokenizer, prepared, _describe(request, model, prepared, origin)
+    ranks.check_same("the data are", prepared.sources)
+    return prepared
 
 
-def _begin(request: StageRequest, old: dict[str, Any] | None, prepared: Prepared, note: dict[str, Any]) -> Path | None:
+def _heldout(
+    files: list[Path], request: StageRequest, model: Any, tokenizer: Path, ranks: Ranks
+) -> tuple[Any, dict[str, Any]]:
+    """The questions of an evaluation, and what ``run.json`` says of them."""
+    from parrot_train.heldout import HeldOut
+
+    stage = request.config.stage(request.stage)
+    prepared = _prepare(files, request, model, tokenizer, ranks)
+    heldout = HeldOut(prepared.conversations, tokenizer, per_language=stage.eval_samples, seed=stage.seed)
+    return heldout, {"heldout": {"data": prepared.sources, "samples": heldout.counts()}}
+
+
+def _begin(request: StageRequest, old: dict[str, Any] | None, ready: _Ready) -> Path | None:
     """Make the run folder this run's; the checkpoint to go on from, if it resumes and has one."""
-    run, checkpoint = request.run, None
+    run, note, checkpoint = request.run, ready.note, None
     if old is not None:
-        _check_same(old, note, run)
+        check_same(old, note, run)
         note["started"] = old.get("started", note["started"])
         checkpoint, faults = last_good_checkpoint(run)
         trim_log(run, checkpoint_step(checkpoint) if checkpoint else 0)
@@ -171,91 +259,64 @@ def _begin(request: StageRequest, old: dict[str, Any] | None, prepared: Prepared
         _say(f"{run}: goes on from {checkpoint or 'the beginning, as there is no checkpoint yet'}")
     elif request.force:
         clear_run(run)
-    if prepared.report:
-        write_json(run / SKIPPED_FILE, prepared.report)
+    if ready.prepared.report:
+        write_json(run / SKIPPED_FILE, ready.prepared.report)
     write_file(run / CONFIG_FILE, to_yaml(request.config).encode())
     write_run(run, note)
     return checkpoint
 
 
-def data_files(config: TrainConfig, stage: int) -> list[Path]:
-    """The LLaVA JSON files of a stage; ``nano`` stands for the nano world, which is written when it is missing."""
-    files: list[Path] = []
-    for name in config.files(stage):
-        if name == NANO:
-            files.append(nano_data(config, Path(config.data.nano_folder))[f"stage{stage}"])
-        else:
-            files.append(Path(name))
-    for path in files:
-        if files.count(path) > 1:
-            raise InputError(f"{path}: is named twice among the data files; name it once")
-    return files
-
-
-def nano_data(config: TrainConfig, folder: Path) -> dict[str, Path]:
-    """The nano world's files (stage1, stage2, heldout) in ``folder``, drawn where missing."""
-    from parrot_train.nano.write import ensure_data
-
-    return ensure_data(folder, config.nano, workers=worker_count(config.data))
-
-
-def _trainer(
-    request: StageRequest, model: Any, prepared: Prepared, signals: Signals, companions: Callable[[Path], None]
-) -> Any:
+def _trainer(request: StageRequest, ready: _Ready, ranks: Ranks, signals: Signals, reports: list[Any]) -> Any:
     import torch
 
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, else warns of it
     from parrot_train.attention import use_short_attention
-    from parrot_train.trainer import ParrotTrainer, training_arguments
+    from parrot_train.trainer import ParrotTrainer
 
-    data, stage = request.config.data, request.config.stage(request.stage)
+    stage, model = request.config.stage(request.stage), ready.model
     if stage.precision == "bf16" and not torch.cuda.is_available():
         use_short_attention(model.model.language_model)
-    arguments = training_arguments(
-        request.run,
-        stage,
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
-        workers=worker_count(data) if data.image_cache == "none" else 0,
-    )
     return ParrotTrainer(
         model,
-        arguments,
-        prepared.conversations,
+        ready.arguments,
+        ready.prepared.conversations,
         run=request.run,
         stage=stage,
-        stop_signal=lambda: signals.received is not None,
-        companions=companions,
+        stop_signal=lambda: ranks.greatest(signals.received or 0) > 0,
+        heldout=ready.heldout,
+        reports=reports,
+        companions=lambda folder: _accompany(folder, ready),
     )
 
 
-def _describe(request: StageRequest, model: Any, prepared: Prepared, origin: dict[str, Any]) -> dict[str, Any]:
+def _describe(
+    request: StageRequest, model: Any, prepared: Prepared, origin: dict[str, Any], ranks: Ranks
+) -> dict[str, Any]:
     """``run.json`` as it stands when training begins."""
-    import torch
-
-    trained = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.requires_grad}
-    options = f"--config {shlex.quote(str(request.run / CONFIG_FILE))} -o DIR"
-    if request.stage == 2:
-        options += f" --from {shlex.quote(str(request.starts_from))}"
-    names = ("parrot-edge", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pillow")
+    counts = [(parameter_count(parameter), parameter.requires_grad) for parameter in model.parameters()]
+    kept = _kept_experts(request, model)
+    learning = (model.config.num_experts - kept) / model.config.num_experts if kept else 1
+    origin_run = request.starts_from if request.stage != 1 else None
+    per_machine = ranks.local_world if ranks.launched else None
     return {
         "status": "running",
         "stage": request.stage,
         "config": request.config.name,
         "started": _now(),
-        "command": shlex.join(["parrot-train", *sys.argv[1:]]),
-        "reproduce": f"parrot-train stage{request.stage} {options}",
         "from": origin,
         "data": prepared.sources,
         "samples": len(prepared.conversations),
         "skipped": prepared.report["skipped"] if prepared.report else 0,
         "languages": _language_counts(prepared),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "trained_parameters": sum(trained.values()),
+        "parameters": sum(count for count, _ in counts),
+        "trained_parameters": round(sum(count for count, learns in counts if learns) * learning),
+        "parallel": describe(request.config.stage(request.stage), ranks.world) if ranks.launched else ALONE,
         "settings": to_mapping(request.config),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in names},
-        "threads": torch.get_num_threads(),
-    }
+    } | describe_origin(request.stage, origin_run, ranks=ranks.world, per_machine=per_machine)
+
+
+def _kept_experts(request: StageRequest, model: Any) -> int:
+    """How many experts were there before an extension, and stay as they are; 0 where all learn."""
+    return model.config.num_experts - request.config.extend.added_experts if request.stage == EXTEND else 0
 
 
 def _language_counts(prepared: Prepared) -> dict[str, int]:
@@ -265,54 +326,28 @@ def _language_counts(prepared: Prepared) -> dict[str, int]:
     }
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], run: Path) -> None:
-    """Raise InputError unless a resumed run would go on with the settings, data and weights it began with."""
-    was, now = _decisive(old), _decisive(new)
-    different = [
-        f"{name} was {was.get(name)!r} and is {now.get(name)!r}"
-        for name in sorted(was.keys() | now.keys())
-        if was.get(name) != now.get(name)
-    ]
-    if different:
-        raise InputError(
-            f"{run}: cannot go on with another setup: {'; '.join(different[:5])}; give the old one, or start anew "
-            "with --force"
-        )
-
-
-def _decisive(note: dict[str, Any]) -> dict[str, Any]:
-    """What decides the result of a run."""
-    settings, stage = note.get("settings", {}), f"stage{note.get('stage')}"
-    flat: dict[str, Any] = {}
-    for section, free in (("backbones", set()), ("model", set()), ("data", _FREE_DATA), (stage, _FREE_STAGE)):
-        for key, value in settings.get(section, {}).items():
-            if key not in free:
-                flat[f"{section}.{key}"] = value
-    for source in note.get("data", []):
-        flat[f"sha256 of {source['file']}"] = source["sha256"]
-    flat["starting weights"] = note.get("from", {}).get("sha256")
-    flat["samples"] = note.get("samples")
-    return flat
-
-
-def _publish(request: StageRequest, trainer: Any, tokenizer: Path, note: dict[str, Any]) -> dict[str, Any]:
+def _publish(request: StageRequest, trainer: Any, ready: _Ready, ranks: Ranks) -> dict[str, Any]:
     """Save the model beside, bring its files into the run folder, and only then call the run finished."""
-    run = request.run
+    run, note = request.run, ready.note
     partial = run / ".model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    trainer.save_model(str(partial))
-    (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings; run.json has them
-    _accompany(partial, trainer.model, tokenizer, note)
-    note["files"] = publish_files(partial, run, lambda files: write_run(run, note | {"files": files}))
-    note |= {"status": "finished", "finished": _now()}
-    write_run(run, note)
+    ranks.from_main(lambda: shutil.rmtree(partial, ignore_errors=True))
+    trainer.save_model(str(partial))  # all ranks: under ZeRO 3 each has a share
+    if ranks.main:
+        extension.check_kept(partial, ready.kept)
+        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
+        _accompany(partial, ready)
+        note["files"] = publish_files(partial, run, lambda files: write_run(run, note | {"files": files}))
+        note |= {"status": "finished", "finished": _now()}
+        write_run(run, note)
+        start.clear(run)
     return note
 
 
-def _accompany(folder: Path, model: Any, tokenizer: Path, note: dict[str, Any]) -> None:
+def _accompany(folder: Path, ready: _Ready) -> None:
     """Put beside the weights in ``folder`` what an export needs: tokenizer, recipe, and how they were trained."""
-    training = {name: note[name] for name in ("stage", "config", "from", "data", "samples", "languages", "settings")}
-    write_companions(folder, model.config, tokenizer, training | {"versions": note["versions"]})
+    names = ("stage", "config", "from", "data", "samples", "languages", "settings")
+    training = {name: ready.note[name] for name in names} | {"versions": ready.note["versions"]}
+    write_companions(folder, ready.model.config, ready.tokenizer, training)
 
 
 def _say(line: str) -> None:

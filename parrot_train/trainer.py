@@ -7,25 +7,30 @@ and JSON log lines. The loop, the schedule, mixed precision and distribution are
 
 import dataclasses
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import TrainOutput
 
 from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.prompt import IMAGE_TOKEN_ID
 from parrot_train.checkpoint import CHECKPOINTS, LOG_FILE, keep_newest, last_good_checkpoint, seal_checkpoint
 from parrot_train.config import StageConfig
-from parrot_train.data.collator import IGNORED, Conversations, LengthBatches, as_batch
+from parrot_train.data.collator import IGNORED, Conversations, LengthBatches, RankBatches, as_batch
+from parrot_train.distributed import is_lost_peer
+from parrot_train.heldout import HeldOut
+from parrot_train.reports import Progress
+from parrot_train.tally import TALLY_FILE, LanguageTally
 from parrot_train.workers import leave_interrupts_to_parent, loading_context
 
 PARTS = ("vision_tower", "multi_modal_projector", "moe", "language_model")
@@ -35,19 +40,30 @@ class DivergedError(ParrotError):
     """The loss or the gradient is no number any more."""
 
 
-def training_arguments(run: Path, stage: StageConfig, *, world_size: int, workers: int) -> TrainingArguments:
-    """The stage's settings in the Trainer's words. Raises InputError for a batch that does not divide over devices."""
-    per_step = stage.micro_batch * world_size
-    if stage.global_batch % per_step:
+def check_batches(stage: StageConfig, world_size: int) -> int:
+    """Micro-batches per device that make a global batch. Raises InputError for one that the devices do not divide."""
+    steps, rest = divmod(stage.global_batch, stage.micro_batch * world_size)
+    if rest:
         raise InputError(
             f"global_batch {stage.global_batch} is no multiple of micro_batch {stage.micro_batch} times {world_size} "
             "devices; change one of the two"
         )
+    return steps
+
+
+def training_arguments(
+    run: Path, stage: StageConfig, *, world_size: int, workers: int, deepspeed: dict[str, Any] | None = None
+) -> TrainingArguments:
+    """The stage's settings in the Trainer's words, with DeepSpeed's configuration where it is used.
+
+    Raises InputError as ``check_batches`` does.
+    """
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(run / CHECKPOINTS),
         per_device_train_batch_size=stage.micro_batch,
-        gradient_accumulation_steps=stage.global_batch // per_step,
+        gradient_accumulation_steps=check_batches(stage, world_size),
+        deepspeed=deepspeed,
         num_train_epochs=stage.epochs,
         max_steps=stage.max_steps or -1,
         learning_rate=stage.learning_rate,
@@ -61,6 +77,8 @@ def training_arguments(run: Path, stage: StageConfig, *, world_size: int, worker
         **_recompute(stage.gradient_checkpointing),
         save_strategy="steps",
         save_steps=stage.save_steps,
+        eval_strategy="steps" if stage.eval_steps else "no",
+        eval_steps=stage.eval_steps,
         logging_steps=stage.log_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,  # a loss that is no number ends the run: see training_step
@@ -87,6 +105,7 @@ def _recompute(wanted: bool) -> dict[str, Any]:
 class ParrotTrainer(Trainer):
     """Trains the parts of ``model`` that require gradients on ``conversations``; checkpoints go to ``run``.
 
+    ``heldout`` is what ``stage.eval_steps`` asks about, ``reports`` are the callbacks that pass the log on, and
     ``companions`` puts into a checkpoint's folder what else an export needs.
     """
 
@@ -99,24 +118,39 @@ class ParrotTrainer(Trainer):
         run: Path,
         stage: StageConfig,
         stop_signal: Callable[[], bool],
+        heldout: HeldOut | None = None,
+        reports: Sequence[TrainerCallback] = (),
         companions: Callable[[Path], None] = lambda _folder: None,
     ) -> None:
         self.run_folder, self.stage, self._companions = run, stage, companions
-        super().__init__(model, args, data_collator=as_batch, train_dataset=conversations)
+        self._heldout = heldout
+        super().__init__(
+            model,
+            args,
+            data_collator=as_batch,
+            train_dataset=conversations,
+            eval_dataset=heldout.conversations if heldout else None,
+        )
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
-        self.add_callback(_Progress(run / LOG_FILE, stop_signal))
-        languages = len(conversations.language_codes)
-        # Since the last log line: sum of losses and answer tokens per language; tokens of all kinds but padding.
-        self._language_loss = torch.zeros(2, languages, dtype=torch.float64, device=args.device)
-        self._tokens, self._since = 0, time.perf_counter()
+        for callback in (Progress(run / LOG_FILE, stop_signal), *reports):
+            self.add_callback(callback)
+        self._tally = LanguageTally(conversations.language_codes, model.config.num_experts, args.device)
+
+    def train(self, resume_from_checkpoint: str | None = None) -> TrainOutput:
+        """The Trainer's, with the counts of the checkpoint that it goes on from."""
+        if resume_from_checkpoint:
+            self._tally.restore(Path(resume_from_checkpoint), main=self.is_world_process_zero())
+        return super().train(resume_from_checkpoint=resume_from_checkpoint)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of like length; distributed over the ranks by accelerate."""
+        """This rank's batches of like length."""
         conversations = self.train_dataset
         batches = LengthBatches(
             conversations.lengths, self.args.per_device_train_batch_size, seed=self.args.seed, epoch=self._current_epoch
         )
+        if self.args.world_size > 1:
+            batches = RankBatches(batches, self.args.process_index, self.args.world_size)
         workers = self.args.dataloader_num_workers
         loader = DataLoader(
             conversations,
@@ -128,7 +162,8 @@ class ParrotTrainer(Trainer):
             multiprocessing_context=loading_context() if workers else None,
             worker_init_fn=leave_interrupts_to_parent,
         )
-        return self.accelerator.prepare(loader)
+        # Moves batches to the device; the ranks' shares are RankBatches', which repeats no sample.
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def _current_epoch(self) -> int:
         per_epoch = self.args.world_size * self.args.gradient_accumulation_steps * self.args.per_device_train_batch_size
@@ -173,10 +208,15 @@ class ParrotTrainer(Trainer):
         self.accelerator.unwrap_model(model).model.vision_tower.eval()  # frozen, dropout included
         outputs = model(**inputs, answers_only=True)
         losses = nn.functional.cross_entropy(outputs.logits.float(), targets[answers], reduction="none")
-        with torch.no_grad():
-            where = languages[:, None].expand_as(targets)[answers]
-            self._language_loss.index_add_(1, where, torch.stack([losses, torch.ones_like(losses)]).double())
-            self._tokens += int(self.train_dataset.lengths[samples.cpu().numpy()].sum())
+        conversations = self.train_dataset
+        self._tally.add(
+            languages=languages,
+            answers=answers,
+            losses=losses.detach(),
+            lengths=torch.from_numpy(conversations.lengths[samples.cpu().numpy()]),
+            images=(inputs["input_ids"] == IMAGE_TOKEN_ID).sum(dim=1) // conversations.image_tokens,
+            routing=outputs.routing,
+        )
         loss = losses.sum() / (max(len(losses), 1) if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # num_items_in_batch counts all ranks, whose gradients are averaged, not added.
@@ -209,18 +249,42 @@ class ParrotTrainer(Trainer):
         good, _ = last_good_checkpoint(self.run_folder)
         return f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
 
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Ask the held-out questions, log what came out, and leave the model as it was. The Trainer calls it."""
+        began = time.perf_counter()
+        model, tower = self.model_wrapped, self.accelerator.unwrap_model(self.model_wrapped).model.vision_tower
+        was_training, tower_was = model.training, tower.training
+        model.eval()
+        measured = self._heldout.measure(
+            model,
+            self._total,
+            device=self.args.device,
+            batch_size=self.stage.micro_batch,
+            rank=self.args.process_index,
+            ranks=self.args.world_size,
+        )
+        model.train(was_training)
+        tower.train(tower_was)
+        seconds = time.perf_counter() - began
+        self._tally.pause(seconds)
+        self.log(measured | {"eval_seconds": round(seconds, 3)})
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
+        return measured
+
+    def _total(self, numbers: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.reduce(numbers, "sum")
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the loss per language and the speed since the last line."""
+        """Add what was counted per language since the last line, and the speed."""
         if "loss" in logs:
-            sums = self.accelerator.reduce(self._language_loss, "sum")
-            for code, total, count in zip(self.train_dataset.language_codes, *sums.tolist(), strict=True):
-                if count:
-                    logs[f"loss_{code}"] = total / count
-            now = time.perf_counter()
-            logs["tokens_per_second"] = self._tokens * self.accelerator.num_processes / (now - self._since)
-            self._language_loss.zero_()
-            self._tokens, self._since = 0, now
+            logs |= self._tally.line(self._total)
         super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """The Trainer's, without a copy of tied word embeddings, which DeepSpeed's gathered weights have twice."""
+        if state_dict and self.model.config.tie_word_embeddings:
+            state_dict.pop("lm_head.weight", None)
+        super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The Trainer's checkpoint, written beside, hashed, and renamed; a crash leaves the older ones alone."""
@@ -233,13 +297,17 @@ class ParrotTrainer(Trainer):
         final, self.args.output_dir = self.args.output_dir, str(partial)
         try:
             super()._save_checkpoint(model, trial)
+            tally = self._tally.state(self._total)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 name = f"checkpoint-{self.state.global_step}"
+                (partial / name / TALLY_FILE).write_text(json.dumps(tally), encoding="utf-8")
                 self._companions(partial / name)
                 seal_checkpoint(partial / name, folder / name)
                 keep_newest(self.run_folder, self.stage.keep_checkpoints)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors each wrap a full disk
+            if is_lost_peer(error):
+                raise
             shutil.rmtree(partial, ignore_errors=True)
             raise ParrotError(
                 f"the checkpoint of step {self.state.global_step} cannot be written to {folder} "
@@ -247,42 +315,6 @@ class ParrotTrainer(Trainer):
             ) from error
         finally:
             self.args.output_dir = final
-
-
-class _Progress(TrainerCallback):
-    """A progress bar on a terminal, JSON lines in the run's log, and a clean stop when a signal asked for one."""
-
-    def __init__(self, log: Path, stop_signal: Callable[[], bool]) -> None:
-        self._log, self._stop_signal = log, stop_signal
-        self._bar: tqdm | None = None
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", disable=None)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._bar is not None:
-            self._bar.update(1)
-        if state.global_step >= state.max_steps:
-            control.should_log = True  # however few the steps, a run has a last loss
-        if self._stop_signal():
-            control.should_save = control.should_training_stop = True
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict, **_: Any
-    ) -> None:
-        if not state.is_world_process_zero or "loss" not in logs:
-            return
-        line = {"step": state.global_step, "steps": state.max_steps, **logs}
-        line = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in line.items()}
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + os.linesep)
-        if self._bar is not None:
-            self._bar.set_postfix(loss=f"{logs['loss']:.3f}", tokens=f"{logs['tokens_per_second']:.0f}/s")
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def part_of(name: str) -> str:

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from parrot_export.bundle import ExportRequest, export
+from parrot_export.bundle import export
+from parrot_export.request import ExportRequest
 from parrot_export.samples import verification_samples
 from parrot_export.verify import verify
 from parrot_train.checkpoint import load_checkpoint

@@ -15,12 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
 from parrot_runtime.publish import publish_directory, write_file
+from parrot_runtime.tokenizer import load_tokenizer
 from parrot_train.data.records import Problem, Record, parse_records, read_json
 from parrot_train.workers import map_chunks
 
@@ -79,15 +79,15 @@ def token_store(path: Path, tokenizer: Path, *, image_tokens: int, workers: int,
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; expected LLaVA JSON")
-    digest = file_hash(path)
-    key = hashlib.sha256(
-        json.dumps([_VERSION, digest, file_hash(tokenizer), image_tokens, SYSTEM_PROMPT]).encode()
-    ).hexdigest()[:16]
+    digest, tokens_as = file_hash(path), file_hash(tokenizer)
+    key = hashlib.sha256(json.dumps([_VERSION, digest, tokens_as, image_tokens, SYSTEM_PROMPT]).encode()).hexdigest()[
+        :16
+    ]
     root = path.parent if os.access(path.parent, os.W_OK) else fallback
     folder = root / FOLDER / f"{path.stem}-{key}"
     with _alone(folder):
         if not (folder / "meta.json").is_file():
-            _build_tokens(path, folder, tokenizer, image_tokens, workers)
+            _build_tokens(path, folder, (str(tokenizer), tokens_as, image_tokens), workers)
     return _open_tokens(path, folder, digest)
 
 
@@ -107,9 +107,10 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _build_tokens(path: Path, folder: Path, tokenizer: Path, image_tokens: int, workers: int) -> None:
+def _build_tokens(path: Path, folder: Path, arguments: tuple[str, str, int], workers: int) -> None:
+    """``arguments``: those of ``_encode_chunk`` after the records."""
     records, problems = parse_records(read_json(path), file=str(path))
-    arguments, label = (str(tokenizer), image_tokens), f"tokens of {path.name}"
+    label = f"tokens of {path.name}"
     chunks = map_chunks(_encode_chunk, records, arguments, workers=workers, size=_CHUNK, label=label)
     encoded = [sample for chunk in chunks for sample in chunk]
     problems += [
@@ -147,13 +148,17 @@ def _offsets(lengths: list[int]) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _prompt_encoder(tokenizer: str) -> PromptEncoder:
-    return PromptEncoder(Tokenizer.from_file(tokenizer))
+def prompt_encoder(tokenizer: str, sha256: str) -> PromptEncoder:
+    """The encoder of a tokenizer's file, read once in a process.
+
+    ``sha256`` is the file's: a path alone may be another file by the second call, or relative to another folder.
+    """
+    return PromptEncoder(load_tokenizer(Path(tokenizer)))
 
 
-def _encode_chunk(records: Sequence[Record], tokenizer: str, image_tokens: int) -> list[tuple | str]:
+def _encode_chunk(records: Sequence[Record], tokenizer: str, sha256: str, image_tokens: int) -> list[tuple | str]:
     """Per record ``(int32 ids, bool answers)``, or the reason why it cannot be encoded."""
-    encoder = _prompt_encoder(tokenizer)
+    encoder = prompt_encoder(tokenizer, sha256)
     samples: list[tuple | str] = []
     for record in records:
         system = SYSTEM_PROMPT if record.system is None else record.system
@@ -238,6 +243,25 @@ def _decode_all(paths: list[Path], recipe: ImageRecipe, array: Path | None, work
         if beside:
             beside.unlink(missing_ok=True)
     return bad
+
+
+def unreadable(paths: Sequence[Path], *, workers: int) -> dict[int, str]:
+    """Decode every picture and keep none; the places in ``paths`` of those that cannot be, with the reason."""
+    chunks = map_chunks(_reasons, paths, workers=workers, size=_CHUNK, label="images")
+    reasons = enumerate(reason for chunk in chunks for reason in chunk)
+    return {place: reason for place, reason in reasons if reason is not None}
+
+
+def _reasons(paths: Sequence[Path]) -> list[str | None]:
+    return [_reason(path) for path in paths]
+
+
+def _reason(path: Path) -> str | None:
+    try:
+        read_image(path)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _decode_chunk(paths: Sequence[Path], recipe: ImageRecipe, keep: bool) -> list[np.ndarray | str | None]:

@@ -1,6 +1,7 @@
 """From token and image stores to training batches: cutting, grouping by length, padding."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ IGNORED = -100
 
 # Batches are padded to whole steps of this length. Every new shape makes the CPU kernels compile and keep code for it:
 # on nano's stage 2 (100 steps, Zen 4) steps of 1 took 43 s and 2.9 GB, 16: 37 s and 1.6 GB, 32: 37 s, 64: 41 s.
-_LENGTH_STEP = 16
+LENGTH_STEP = 16
 
 
 class Samples:
@@ -55,6 +56,11 @@ class ImageChangedError(ParrotError):
 class Conversations(Dataset):
     """The usable samples of one or more files; indexing with a list of numbers gives a padded batch.
 
+    ``~number`` gives the sample without its labels, so that nothing is learnt from it.
+
+    ``lengths``, ``supervised``, ``image_counts``, ``languages``: int64 ``[n]`` each, tokens, answer tokens, pictures,
+    and numbers into ``language_codes``.
+
     A batch, T a multiple of 16: input_ids ``int64[B, T]`` (``pad_id`` after each end), labels ``int64[B, T]``
     (IGNORED but on answers), prompt_mask ``bool[B, T]`` (the text that guides the router), languages ``int64[B]``
     (into ``language_codes``), samples ``int64[B]``, pixel_values ``float32[N, 3, S, S]``. N may be 0: an empty batch
@@ -73,7 +79,7 @@ class Conversations(Dataset):
         self.languages = np.zeros(0, np.int64)
         self._part = np.zeros(0, np.int64)
         self._sample = np.zeros(0, np.int64)
-        self._image_count = np.zeros(0, np.int64)
+        self.image_counts = np.zeros(0, np.int64)
         self._stores: list[tuple[TokenStore, ImageStore]] = []
         self._mean, self._std = (
             torch.tensor(value, dtype=torch.float64).view(1, 3, 1, 1) for value in (recipe.mean, recipe.std)
@@ -88,7 +94,7 @@ class Conversations(Dataset):
             ("lengths", samples.lengths[kept]),
             ("supervised", samples.supervised[kept]),
             ("languages", into[store.languages[kept]]),
-            ("_image_count", samples.images[kept]),
+            ("image_counts", samples.images[kept]),
             ("_part", np.full(len(kept), len(self._stores))),
             ("_sample", kept),
         ):
@@ -100,13 +106,34 @@ class Conversations(Dataset):
 
     def describe(self, sample: int) -> str:
         """Where a sample comes from, for messages: ``file[row]``."""
+        path, row = self.origin(sample)
+        return f"{path}[{row}]"
+
+    def origin(self, sample: int) -> tuple[Path, int]:
+        """The file that a sample comes from, and the number of its record there."""
         store, _ = self._stores[self._part[sample]]
-        return f"{store.file}[{store.rows[self._sample[sample]]}]"
+        return store.file, int(store.rows[self._sample[sample]])
+
+    def answer_starts(self, sample: int) -> list[int]:
+        """The positions in a sample where an answer begins, those of whole and of cut answers."""
+        answers = self._within("answers", sample)
+        return np.flatnonzero(answers & ~np.concatenate([[False], answers[:-1]])).tolist()
+
+    def token(self, sample: int, position: int) -> int:
+        """The token at a position of a sample."""
+        return int(self._within("tokens", sample)[position])
+
+    def _within(self, name: str, sample: int) -> np.ndarray:
+        store, _ = self._stores[self._part[sample]]
+        start = store.offsets[self._sample[sample]]
+        return getattr(store, name)[start : start + self.lengths[sample]]
 
     def __getitems__(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
         numbers = np.asarray(numbers)
+        unlabelled = numbers < 0
+        numbers = np.where(unlabelled, ~numbers, numbers)
         lengths = self.lengths[numbers]
-        inside = np.arange(-(-int(lengths.max()) // _LENGTH_STEP) * _LENGTH_STEP) < lengths[:, None]
+        inside = np.arange(-(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP) < lengths[:, None]
         tokens, answers, images = [], [], []
         for number, length in zip(numbers, lengths, strict=True):
             part, sample = self._part[number], self._sample[number]
@@ -115,16 +142,18 @@ class Conversations(Dataset):
             tokens.append(store.tokens[start : start + length])
             answers.append(store.answers[start : start + length])
             first = store.image_offsets[sample]
-            images += [(part, row) for row in store.image_rows[first : first + self._image_count[number]]]
+            images += [(part, row) for row in store.image_rows[first : first + self.image_counts[number]]]
         input_ids = np.full(inside.shape, self.pad_id, np.int64)
         labels = np.full(inside.shape, IGNORED, np.int64)
         flat = np.concatenate(tokens)
         input_ids[inside] = flat
         labels[inside] = np.where(np.concatenate(answers), flat, IGNORED)
+        prompt_mask = inside & (input_ids >= 0) & (labels == IGNORED)
+        labels[unlabelled] = IGNORED
         return {
             "input_ids": torch.from_numpy(input_ids),
             "labels": torch.from_numpy(labels),
-            "prompt_mask": torch.from_numpy(inside & (input_ids >= 0) & (labels == IGNORED)),
+            "prompt_mask": torch.from_numpy(prompt_mask),
             "languages": torch.from_numpy(self.languages[numbers]),
             "samples": torch.from_numpy(numbers),
             "pixel_values": self._pixels(images),
@@ -180,3 +209,37 @@ class LengthBatches(BatchSampler):
             yield batches[batch].tolist()
         if len(rest):
             yield rest.tolist()
+
+
+class OrderedBatches(BatchSampler):
+    """Batches of ``numbers`` in the order in which they are given."""
+
+    def __init__(self, numbers: np.ndarray, batch_size: int) -> None:
+        self.numbers, self.batch_size, self.drop_last = numbers, batch_size, False
+
+    def __len__(self) -> int:
+        return -(-len(self.numbers) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.numbers), self.batch_size):
+            yield self.numbers[start : start + self.batch_size].tolist()
+
+
+class RankBatches(BatchSampler):
+    """One rank's share of ``batches``: every ``ranks``-th from the ``rank``-th on.
+
+    A step's batches over all ranks are then those that one rank would take in as many micro-batches. Where the last
+    round has too few, the other ranks take a sample of it without its labels: all stay in step, and none counts twice.
+    """
+
+    def __init__(self, batches: LengthBatches | OrderedBatches, rank: int, ranks: int) -> None:
+        self.batches, self.rank, self.ranks = batches, rank, ranks
+        self.batch_size, self.drop_last = batches.batch_size, batches.drop_last
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // self.ranks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = iter(self.batches)
+        while round_ := list(islice(batches, self.ranks)):
+            yield round_[self.rank] if self.rank < len(round_) else [~round_[0][0]]

@@ -21,9 +21,9 @@ from parrot_train.workers import core_count
 _MOST_WORKERS = 16
 
 
-def worker_count(data: DataConfig) -> int:
-    """``data.workers``, or one per core this process may use."""
-    return min(_MOST_WORKERS, core_count()) if data.workers is None else data.workers
+def worker_count(data: DataConfig, processes: int = 1) -> int:
+    """``data.workers``, or one per core for each of ``processes`` that share the machine's."""
+    return max(1, min(_MOST_WORKERS, core_count() // processes)) if data.workers is None else data.workers
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ it is plain text from then on. Nothing is repaired and nothing is dropped: whate
 the caller decides with all of them in hand.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.prompt import IMAGE_PLACEHOLDER, Turn
+from parrot_train.data.json_list import stream_json
 
 UNDETERMINED = "und"
 """ISO 639-2's code for a record that names no language."""
@@ -50,29 +50,32 @@ class _Malformed(ValueError):
 
 def read_json(path: Path) -> list[Any]:
     """The raw records of one file. Raises InputError when it is missing, is not JSON or is not a list with records."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file; expected LLaVA JSON") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({' '.join(str(error).split())})") from error
-    if not isinstance(data, list) or not data:
-        raise InputError(
-            f"{path}: expected a list with at least one record, got {type(data).__name__} {str(data)[:40]}"
-        )
-    return data
+    return list(stream_json(path))
 
 
-def parse_records(raw: list[Any], *, file: str) -> tuple[list[Record], list[Problem]]:
-    """Split raw records into those that follow the format and the problems of the others, in file order."""
+def parse_records(raw: Iterable[Any], *, file: str, first: int = 0) -> tuple[list[Record], list[Problem]]:
+    """Split raw records, of which the first is number ``first`` of ``file``, into those that follow the format and the
+    problems of the others, in file order."""
     records, problems = [], []
-    for row, item in enumerate(raw):
+    for row, item in enumerate(raw, first):
         name = _name(item)
         try:
             records.append(_parse(item, row, name))
         except _Malformed as error:
             problems.append(Problem(file, row, name, str(error)))
     return records, problems
+
+
+def good_records(path: Path) -> Iterator[tuple[dict[str, Any], Record]]:
+    """Every record of ``path`` as it stands there and as it is read, one at a time.
+
+    Raises InputError at the first that breaks the format.
+    """
+    for row, item in enumerate(stream_json(path)):
+        records, problems = parse_records([item], file=str(path), first=row)
+        if problems:
+            raise InputError(f"{problems[0]}; `parrot-train data check` lists whatever else is wrong with the file")
+        yield item, records[0]
 
 
 def _name(item: Any) -> str:

@@ -12,6 +12,7 @@ loop: the routing weights scale the experts' hidden units, and one product then 
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -180,4 +181,32 @@ def with_experts(
         setattr(result.config, name, getattr(config, name))
     result.model.moe = TextGuidedMoE(config).to(device=model.device, dtype=model.dtype)
     initialise_moe(result, seed=seed)
+    return result.train(model.training)
+
+
+def with_more_experts(
+    model: "ParrotForConditionalGeneration", copied: Sequence[int], *, noise: float, seed: int
+) -> "ParrotForConditionalGeneration":
+    """``model`` with one expert more for each of ``copied``, a copy of the expert of that number.
+
+    A new expert's row of the router is the copied one plus normal noise with ``noise`` times that row's root mean
+    square as its deviation, or else two copies of one expert would learn the same for ever. The numbers are drawn on
+    the CPU in float32. The result shares all parameters outside of the mixture with ``model``: keep one of the two.
+
+    Raises ValueError when ``model`` has no experts, and IndexError for a number that none of them has.
+    """
+    if model.model.moe is None:
+        raise ValueError("the model has no experts to copy (num_experts is 0); build it with with_experts first")
+    shared = {id(parameter): parameter for parameter in model.parameters()}
+    result = copy.deepcopy(model, shared)
+    result.config.num_experts += len(copied)
+    grown = TextGuidedMoE(result.config).to(device=model.device, dtype=model.dtype)
+    old, numbers = model.model.moe.state_dict(), torch.tensor(copied, dtype=torch.int64, device=model.device)
+    weights = {name: torch.cat([weight, weight[numbers]]) for name, weight in old.items()}
+    rows = weights["router.weight"][len(old["router.weight"]) :]
+    generator = torch.Generator().manual_seed(seed)
+    scale = noise * rows.float().square().mean(dim=1, keepdim=True).sqrt()
+    rows += (scale * torch.randn(rows.shape, generator=generator).to(scale)).to(rows.dtype)
+    grown.load_state_dict(weights)
+    result.model.moe = grown
     return result.train(model.training)

@@ -28,7 +28,7 @@ class _VisionTower:
     """A vision transformer, cut off after the hidden state that is used: later layers do not exist here.
 
     Its tensors have the names of transformers' own vision model, the same in memory and in a file, which the Trainer's
-    resume relies on. A frozen tower records no graph, because nothing in it requires a gradient.
+    resume relies on. A frozen tower records no graph.
 
     Args:
         config: of the whole encoder.
@@ -56,6 +56,13 @@ class _VisionTower:
 
         N may be 0.
         """
+        # Gradient checkpointing makes every embedding's output require a gradient, of a frozen tower too, which would
+        # then be computed a second time and followed back to the pixels, for nothing.
+        learns = pixel_values.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            return self._features(pixel_values)
+
+    def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         images = len(pixel_values)
         if not images:
             # CLIP's attention cannot reshape an empty batch, and sharded training needs every rank in every layer.

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -101,15 +101,22 @@ def _write_world(folder: Path, config: NanoDataConfig, workers: int) -> None:
         "heldout": (question_record, _scenes("held-out", config, "heldout", config.heldout_scenes)),
     }
     for name, (record_of, part) in parts.items():
-        (folder / name).mkdir()
-        paths = [f"{name}/{number:06d}.jpg" for number in range(len(part))]
-        pictures = [(scene, folder / path) for scene, path in zip(part, paths, strict=True)]
-        label = f"nano's pictures for {name}"
-        for _ in map_chunks(_write_pictures, pictures, workers=workers, size=DRAWN_AT_ONCE, label=label):
-            pass
-        random_ = random.Random(f"records/{name}/{config.seed}")
-        records = [record_of(scene, path, random_) for scene, path in zip(part, paths, strict=True)]
-        (folder / f"{name}.json").write_text(json.dumps(records, ensure_ascii=False, indent=0), "utf-8")
+        write_part(folder, name, part, record_of, seed=config.seed, workers=workers)
+
+
+def write_part(
+    folder: Path, name: str, part: Sequence[Scene], record_of: Callable[..., dict], *, seed: int, workers: int
+) -> None:
+    """Draw the scenes of ``part`` into ``folder/name`` and write their records to ``folder/name.json``."""
+    (folder / name).mkdir()
+    paths = [f"{name}/{number:06d}.jpg" for number in range(len(part))]
+    pictures = [(scene, folder / path) for scene, path in zip(part, paths, strict=True)]
+    label = f"nano's pictures for {name}"
+    for _ in map_chunks(_write_pictures, pictures, workers=workers, size=DRAWN_AT_ONCE, label=label):
+        pass
+    random_ = random.Random(f"records/{name}/{seed}")
+    records = [record_of(scene, path, random_) for scene, path in zip(part, paths, strict=True)]
+    (folder / f"{name}.json").write_text(json.dumps(records, ensure_ascii=False, indent=0), "utf-8")
 
 
 def _scenes(split: Split, config: NanoDataConfig, name: str, count: int) -> list[Scene]:
@@ -131,9 +138,9 @@ def caption_record(scene: Scene, path: str, random_: random.Random) -> dict:
     return _record(path, "en", [(question.prompt, question.answer)])
 
 
-def question_record(scene: Scene, path: str, random_: random.Random) -> dict:
+def question_record(scene: Scene, path: str, random_: random.Random, *, shares: Mapping[str, float] = SHARES) -> dict:
     """One LLaVA record of stage 2: the picture and a few questions in one language, of any kinds or of one."""
-    (language,) = random_.choices(tuple(SHARES), weights=tuple(SHARES.values()))
+    (language,) = random_.choices(tuple(shares), weights=tuple(shares.values()))
     g, asked = GRAMMARS[language], []
     if random_.random() < LESSONS:
         (subject,) = random_.choices(tuple(SUBJECTS), weights=tuple(SUBJECTS.values()))
@@ -154,15 +161,18 @@ def _record(path: str, language: str, pairs: Sequence[tuple[str, str]]) -> dict:
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------------
-def ensure_evaluation(folder: Path, *, seed: int = 1) -> dict[str, Path]:
+def ensure_evaluation(folder: Path, *, seed: int = 1, languages: tuple[str, ...] = CODES) -> dict[str, Path]:
     """Write ``nano_{en,cn,pt,ar,tr,ru}.tsv`` under ``folder`` unless they are there; the files by language code.
 
-    Held-out scenes; the same questions about the same pictures in every language. Per category: CHOICE_ROWS with four
-    options, YES_NO_PAIRS of a Yes and a No question about one picture, OPEN_ROWS with an answer in words.
+    Held-out scenes; the same questions about the same pictures in every language, whatever ``languages`` are written.
+    Per category: CHOICE_ROWS with four options, YES_NO_PAIRS of a Yes and a No question about one picture, OPEN_ROWS
+    with an answer in words.
     """
     stamp = folder / "world.json"
     wanted = {"format": 2, "seed": seed, "rows": [CHOICE_ROWS, YES_NO_PAIRS, OPEN_ROWS]}
-    files = {code: folder / f"nano_{'cn' if code == 'zh' else code}.tsv" for code in CODES}
+    if languages != CODES:
+        wanted["languages"] = list(languages)
+    files = {code: folder / f"nano_{'cn' if code == 'zh' else code}.tsv" for code in languages}
     if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
         with publish_directory(folder, force=True) as beside:
             asked = [(scene, questions) for scene, questions in _evaluation_questions(seed)]
@@ -177,8 +187,8 @@ def ensure_evaluation(folder: Path, *, seed: int = 1) -> dict[str, Path]:
 
 
 def _in_every_language(ask: Callable[[str, random.Random], Question | None], key: str) -> dict[str, Question] | None:
-    """The same question in six languages: every language draws from the same stream of chances."""
-    questions = {code: ask(code, random.Random(key)) for code in CODES}
+    """The same question in all languages: every one draws from the same stream of chances."""
+    questions = {code: ask(code, random.Random(key)) for code in GRAMMARS}
     return questions if all(questions.values()) else None
 
 

@@ -1,19 +1,10 @@
 """Tiny random backbones and small LLaVA JSON files, made once per test session."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from PIL import Image
-
-LANGUAGES = ("en", "zh", "tr")
-TEXTS = {
-    "en": ("What is in the picture?", "A red square."),
-    "zh": ("图里有什么？", "一个红色的方块。"),
-    "tr": ("Görselde ne var?", "Kırmızı bir kare."),
-}
+from small_records import TEXTS, write_data
 
 
 @pytest.fixture(scope="session")
@@ -54,43 +45,12 @@ def backbones(tmp_path_factory):
     return SimpleNamespace(vision=root / "vision", llm=root / "llm", tokenizer=root / "llm" / "tokenizer.json")
 
 
-def record(number: int, **changes) -> dict:
-    """A good LLaVA record; every fifth has no image, every seventh two turns."""
-    language = LANGUAGES[number % 3]
-    question, answer = TEXTS[language]
-    item = {
-        "id": f"r{number}",
-        "language": language,
-        "conversations": [
-            {"from": "human", "value": f"<image>\n{question}"},
-            {"from": "gpt", "value": answer + " " * 0 + "!" * (number % 4)},
-        ],
-        "image": f"pictures/{number % 8}.png",
-    }
-    if number % 5 == 4:
-        del item["image"]
-        item["conversations"][0]["value"] = question
-    if number % 7 == 6:
-        item["conversations"] += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-    return item | changes
-
-
 @pytest.fixture
 def data(tmp_path):
     """A function that writes records (40 good ones by default) and eight pictures; returns the JSON file."""
 
     def write(records=None, name="train.json") -> Path:
-        folder = tmp_path / "data"
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        random = np.random.default_rng(3)
-        for number in range(8):
-            path = folder / "pictures" / f"{number}.png"
-            if not path.exists():
-                pixels = random.integers(0, 256, (18 + number, 25, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(path)
-        path = folder / name
-        path.write_text(json.dumps([record(number) for number in range(40)] if records is None else records))
-        return path
+        return write_data(tmp_path / "data", records, name=name)
 
     return write
 
@@ -109,6 +69,7 @@ backbones: {{vision: {backbones.vision}, llm: {backbones.llm}}}
 data: {{workers: 0, image_cache: pixels, max_length: 128}}
 stage1: {STAGE}
 stage2: {STAGE}
+extend: {STAGE}
 """
     )
     return str(path)

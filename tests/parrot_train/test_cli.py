@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,14 +39,16 @@ def test_both_stages_with_data_named_on_the_line(run):
     assert second.exit_code == 0, second.output
     note = json.loads(second.stdout)
     assert (note["status"], note["stage"], note["languages"]["zh"]) == ("finished", 2, 13)
-    assert note["reproduce"] == "parrot-train stage2 --config mine/config.yaml -o DIR --from runs/nano/stage1"
+    threads = f"OMP_NUM_THREADS={note['threads']}"
+    assert note["reproduce"] == f"{threads} parrot-train stage2 --config run.json --from runs/nano/stage1 -o DIR"
 
 
 def test_the_run_reproduces_itself(run):
     assert run("stage1", "--data", "data/train.json").exit_code == 0
-    line = json.loads(Path("runs/nano/stage1/run.json").read_text())["reproduce"]
-    assert line == "parrot-train stage1 --config runs/nano/stage1/config.yaml -o DIR"
-    again = CliRunner().invoke(main, [argument.replace("DIR", "again") for argument in line.split()[1:]])
+    note = shutil.copy("runs/nano/stage1/run.json", ".")
+    threads, program, *arguments = json.loads(Path(note).read_text())["reproduce"].split()
+    assert (threads, program) == (f"OMP_NUM_THREADS={torch.get_num_threads()}", "parrot-train")
+    again = CliRunner().invoke(main, [argument.replace("DIR", "again") for argument in arguments])
     assert again.exit_code == 0, again.output
     one, two = (load_file(Path(folder) / "model.safetensors") for folder in ("runs/nano/stage1", "again"))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())

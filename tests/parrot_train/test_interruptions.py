@@ -7,13 +7,14 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_train import checkpoint
-from parrot_train.signals import InterruptedRunError
+from parrot_train.signals import InterruptedRunError, Signals
 from parrot_train.trainer import DivergedError, ParrotTrainer
 
 
@@ -109,6 +110,37 @@ def test_a_signal_saves_and_ends_with_its_code(train, monkeypatch, number):
     assert checkpoint.last_good_checkpoint(run)[0].name == "checkpoint-3"
     train(1, "stage1.save_steps=100", "stage1.micro_batch=8", resume=True)
     assert weights(whole).keys() == weights(run).keys()
+
+
+def test_what_a_launcher_passes_on_is_one_signal():
+    """Its ranks get Ctrl-C from the terminal, and then from the launcher."""
+    with Signals(launched=True) as signals, signals.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.received == signal.SIGTERM
+    with Signals() as signals, signals.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(InterruptedRunError):
+            os.kill(os.getpid(), signal.SIGINT)
+    with Signals() as signals:
+        signals.settle()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_loading_worker_that_dies_ends_the_run(train, monkeypatch):
+    original = ParrotTrainer.training_step
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        server = [child for child in psutil.Process().children() if child.children()]
+        for worker in [worker for parent in server for worker in parent.children()]:
+            worker.kill()
+        return original(self, model, inputs, num_items_in_batch)
+
+    monkeypatch.setattr(ParrotTrainer, "training_step", training_step)
+    with pytest.raises(ParrotError, match=r"decodes images died .*; go on with --resume") as caught:
+        train(1, "data.image_cache=none", "data.workers=1")
+    assert caught.value.exit_code == 1
+    assert checkpoint.read_run(Path("runs/nano/stage1"))["status"] == "failed"
 
 
 def test_the_log_of_a_resumed_run_has_every_step_once(train, monkeypatch):

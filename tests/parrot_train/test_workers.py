@@ -64,6 +64,16 @@ def test_few_chunks_start_no_process(tasks):
 
 
 @pytest.mark.parametrize("several", [1, 2])
+def test_a_stream_is_taken_as_it_is_needed(tasks, several):
+    taken = []
+    stream = (taken.append(number) or number for number in range(1000))
+    results = map_chunks(tasks.squares, stream, (0,), workers=several, size=2)
+    assert next(results) == [0, 1]
+    assert len(taken) <= 2 * max(workers._FEW, workers._CHUNKS_AHEAD * several)
+    assert [value for chunk in results for value in chunk] == [number**2 for number in range(2, 1000)]
+
+
+@pytest.mark.parametrize("several", [1, 2])
 def test_what_the_function_raises_is_raised(tasks, several):
     with pytest.raises(ValueError, match=r"chunk \[0, 1\]"):
         list(map_chunks(tasks.fail, [*range(20)], workers=several, size=2))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_the_token_cache_is_used_again_and_follows_the_file(data, backbones, tmp
     second = open_store(path, backbones, tmp_path)
     assert (len(second), len(first)) == (7, 40)
     assert second.folder != first.folder
+
+
+def test_a_path_that_means_another_tokenizer_is_read_again(data, backbones, tmp_path, monkeypatch):
+    path, stores = data(), []
+    for word in ("What", "picture"):
+        tokenizer = json.loads(backbones.tokenizer.read_text())
+        tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 320, "content": word, "special": False})
+        folder = tmp_path / word
+        folder.mkdir()
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        monkeypatch.chdir(folder)
+        stores.append(cache.token_store(path, Path("tokenizer.json"), image_tokens=5, workers=0, fallback=tmp_path))
+    assert not np.array_equal(*(store.tokens[: store.offsets[1]] for store in stores))
 
 
 def test_worker_processes_give_the_same(data, backbones, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import IMAGE_TOKEN_ID, PromptEncoder
 from parrot_train.config import DataConfig
 from parrot_train.data.check import BadRecordsError
-from parrot_train.data.collator import IGNORED, ImageChangedError, LengthBatches, as_batch
+from parrot_train.data.collator import IGNORED, ImageChangedError, LengthBatches, RankBatches, as_batch
 from parrot_train.data.prepare import prepare
 from parrot_train.data.records import parse_records
 
@@ -206,3 +206,28 @@ def test_batches_hold_every_sample_once_and_like_lengths_together():
 
 def test_fewer_samples_than_a_batch_are_one_batch():
     assert list(LengthBatches(np.array([3, 1]), 8, seed=0, epoch=lambda: 0)) in ([[0, 1]], [[1, 0]])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("samples", [1, 40, 41, 48])
+def test_the_ranks_together_take_what_one_would(ranks, samples):
+    lengths = np.random.default_rng(2).integers(10, 500, samples)
+    batches = LengthBatches(lengths, 4, seed=5, epoch=lambda: 0)
+    shares = [RankBatches(batches, rank, ranks) for rank in range(ranks)]
+    rounds = list(zip(*shares, strict=True))
+    assert {len(share) for share in shares} == {len(rounds)}
+    taken = [batch for together in rounds for batch in together]
+    whole = list(batches)
+    assert taken[: len(whole)] == whole
+    for batch in taken[len(whole) :]:  # in the last round, without labels
+        assert len(batch) == 1
+        assert ~batch[0] in rounds[-1][0]
+
+
+def test_a_sample_without_its_labels(data, ready):
+    conversations = ready(data()).conversations
+    batch, bare = conversations.__getitems__([13, 4, 6]), conversations.__getitems__([13, ~4, 6])
+    assert (bare["labels"][1] == IGNORED).all()
+    assert (batch["labels"][1] != IGNORED).any()
+    batch["labels"][1] = IGNORED
+    assert all(torch.equal(batch[name], bare[name]) for name in batch)

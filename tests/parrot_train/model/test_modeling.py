@@ -269,7 +269,11 @@ def test_what_is_saved_is_read_back_bit_by_bit(tmp_path, dtype, tied):
 
 @pytest.mark.parametrize(
     ("stage", "learning"),
-    [(1, {"multi_modal_projector"}), (2, {"multi_modal_projector", "moe", "language_model", "lm_head"})],
+    [
+        (1, {"multi_modal_projector"}),
+        (2, {"multi_modal_projector", "moe", "language_model", "lm_head"}),
+        ("extend", {"moe"}),
+    ],
 )
 def test_what_learns_in_each_stage(stage, learning):
     model = tiny_model(tie_word_embeddings=False)
@@ -278,8 +282,18 @@ def test_what_learns_in_each_stage(stage, learning):
     assert {name.removeprefix("model.").split(".")[0] for name in trained} == learning
     assert sum(counts.values()) == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert set_trainable(model, 1).keys() == {"projector"}
-    with pytest.raises(ValueError, match="expected 1 or 2"):
+    with pytest.raises(ValueError, match="expected 1, 2 or 'extend'"):
         set_trainable(model, 3)
+
+
+def test_kept_experts_get_no_gradient():
+    model = tiny_model(num_experts=5)
+    counts = set_trainable(model, "extend", kept=3)
+    assert counts == {"moe": sum(parameter[3:].numel() for parameter in model.model.moe.parameters())}
+    sum(parameter.square().sum() for parameter in model.model.moe.parameters()).backward()
+    for name, parameter in model.model.moe.named_parameters():
+        assert not parameter.grad[:3].any(), name
+        assert torch.equal(parameter.grad[3:], 2 * parameter[3:].detach()), name
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
@@ -316,8 +330,13 @@ def test_text_alone_gives_every_learning_weight_a_gradient(experts):
     torch.testing.assert_close(output.loss, model(ids, mask, labels=torch.where(mask > 0, ids, -100)).loss)
 
 
-def test_a_frozen_vision_tower_records_no_graph(model):
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
+def test_a_frozen_vision_tower_records_no_graph(recompute):
+    model = tiny_model().train()
     set_trainable(model, 2)
+    if recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     assert not model.model.get_vision_features(pictures(1)).requires_grad
     assert model.get_image_features(pictures(1)).requires_grad
 

@@ -1,10 +1,10 @@
-"""The six grammars against sentences a native speaker would write."""
+"""All grammars against sentences a native speaker would write."""
 
 import re
 
 import pytest
 
-from parrot_runtime.languages import BY_CODE, CODES
+from parrot_runtime.languages import BY_CODE
 from parrot_train.nano.grammar import GRAMMARS, ar, ru, tr
 from parrot_train.nano.scenes import BACKGROUNDS, CLASSES, COLOURS, KINDS, SIZES, Group
 
@@ -41,6 +41,15 @@ PHRASES = [
     ("ru", "blue", "car", 5, "пять больших синих машин"),
     ("ru", "green", "chair", 3, "три больших зелёных стула"),
     ("ru", "white", "balloon", 6, "шесть больших белых воздушных шаров"),
+    ("es", "red", "apple", 1, "una manzana roja grande"),
+    ("es", "brown", "fish", 1, "un pez marrón grande"),
+    ("es", "brown", "fish", 3, "tres peces marrones grandes"),
+    ("es", "orange", "lemon", 2, "dos limones naranja grandes"),
+    ("de", "red", "apple", 1, "ein großer roter Apfel"),
+    ("de", "blue", "pear", 1, "eine große blaue Birne"),
+    ("de", "orange", "leaf", 1, "ein großes orangefarbenes Blatt"),
+    ("de", "pink", "hat", 1, "ein großer rosa Hut"),
+    ("de", "green", "cactus", 4, "vier große grüne Kakteen"),
 ]
 
 
@@ -56,10 +65,12 @@ CAPTIONS = {
     "ar": "تفاحتان حمراوان كبيرتان وقارب أزرق كبير في مرج.",
     "tr": "Çayırda iki büyük kırmızı elma ve büyük mavi bir tekne var.",
     "ru": "Два больших красных яблока и большая синяя лодка на лугу.",
+    "es": "Dos manzanas rojas grandes y un barco azul grande en un prado.",
+    "de": "Zwei große rote Äpfel und ein großes blaues Boot auf einer Wiese.",
 }
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", GRAMMARS)
 def test_captions(code):
     groups = [group("apple", "red", 2), group("boat", "blue")]
     assert GRAMMARS[code].caption(groups, "meadow") == CAPTIONS[code]
@@ -84,6 +95,16 @@ QUESTIONS = [
     ("ru", lambda g: g.beside("right", "cactus"), "Что находится справа от кактуса?"),
     ("ru", lambda g: g.with_colour("blue"), "Что на картинке синего цвета?"),
     ("ru", lambda g: g.class_member("toy"), "Какая игрушка на картинке?"),
+    ("es", lambda g: g.beside("left", "boat"), "¿Qué hay a la izquierda del barco?"),
+    ("es", lambda g: g.is_beside("cat", "above", "lamp"), "¿El gato está por encima de la lámpara?"),
+    ("es", lambda g: g.count("cup"), "¿Cuántas tazas hay en la imagen?"),
+    ("es", lambda g: g.size(group("shirt", "red", 2)), "¿Las camisas son grandes o pequeñas?"),
+    ("de", lambda g: g.beside("left", "tree"), "Was ist links vom Baum?"),
+    ("de", lambda g: g.beside("right", "lamp"), "Was ist rechts von der Lampe?"),
+    ("de", lambda g: g.beside("above", "boat"), "Was ist über dem Boot?"),
+    ("de", lambda g: g.class_member("household"), "Welcher Haushaltsgegenstand ist auf dem Bild?"),
+    ("de", lambda g: g.class_member("toy"), "Welches Spielzeug ist auf dem Bild?"),
+    ("de", lambda g: g.is_colour(group("leaf", "red", 2), "green"), "Sind die Blätter grün?"),
 ]
 
 
@@ -132,6 +153,13 @@ def test_arabic_numbers_take_the_opposite_gender():
     assert ar.NOUNS["shoe"].dual == "حذاءان"
 
 
+def test_one_alone_is_another_word_than_one_before_a_noun():
+    spanish, german = GRAMMARS["es"], GRAMMARS["de"]
+    assert [spanish.number_of(kind, 1) for kind in ("cat", "apple", None)] == ["uno", "una", "uno"]
+    assert [spanish.one(kind) for kind in ("cat", "apple")] == ["un gato", "una manzana"]
+    assert [german.number_of(kind, 1) for kind in ("apple", "pear", "boat", None)] == ["einer", "eine", "eins", "eins"]
+
+
 # Letters a language may use, apart from the punctuation of its questions.
 SCRIPTS = {
     "Latin": r"[A-Za-zÀ-ÿĞğİıŞş]",
@@ -141,7 +169,7 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", GRAMMARS)
 def test_every_sentence_is_in_its_script_and_well_formed(code):
     g = GRAMMARS[code]
     texts = [*g.object(), *g.describe(), g.which_present(), g.absent(), g.total(), g.background()]
@@ -156,7 +184,7 @@ def test_every_sentence_is_in_its_script_and_well_formed(code):
     texts += [g.located(group("cat", "red", 1, size), cell) for size in SIZES for cell in range(9)]
     texts += [g.scenery(background) for background in BACKGROUNDS]
     texts += [g.class_member(name) for name in CLASSES] + [g.class_existence(name) for name in CLASSES]
-    letters = re.compile(rf"({SCRIPTS[BY_CODE[code].script]}|[ ,.:?،؟，。？、؛;])+")
+    letters = re.compile(rf"({SCRIPTS[BY_CODE[code].script]}|[ ,.:?¿،؟，。？、؛;])+")
     for text in texts:
         assert letters.fullmatch(text), text
         assert "  " not in text

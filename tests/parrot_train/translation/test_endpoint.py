@@ -1,0 +1,153 @@
+"""Requests over real sockets to a server that fails in every way it can."""
+
+import email.utils
+import json
+import socket
+import threading
+import time
+
+import chat_server
+import pytest
+from small_translation import QUESTION
+
+from parrot_runtime.errors import InputError, ParrotError
+from parrot_train.translation import prompts
+from parrot_train.translation.endpoint import Endpoint, RejectedError, Settings
+from parrot_train.translation.pace import Pace
+
+BODY = {"model": "m", "messages": prompts.translate({"1": QUESTION}, "en", "tr")}
+
+
+@pytest.fixture
+def ask(server):
+    over = threading.Event()
+    waits = []
+
+    def rest(seconds):
+        waits.append(seconds)
+        return over.wait(seconds)
+
+    def call(url=None, key=None, retries=3, timeout=5.0):
+        pace = Pace(requests_per_minute=None, tokens_per_minute=None, rest=rest)
+        endpoint = Endpoint(Settings(url or server.url, timeout, retries, first_wait=0.01), pace, key=key)
+        try:
+            return endpoint.ask(BODY)
+        finally:
+            endpoint.close()
+
+    call.waits = waits
+    return call
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/chat/completions"])
+def test_an_answer_and_its_tokens(server, ask, suffix):
+    reply = ask(server.url + suffix)
+    assert json.loads(reply.text) == {"1": "Solda ne var?"}
+    assert [reply.prompt_tokens, reply.completion_tokens] == server.tokens
+    assert server.keys == {None}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        chat_server.status(429),
+        chat_server.status(500),
+        chat_server.status(503),
+        chat_server.status(408),
+        chat_server.close,
+        chat_server.cut,
+        chat_server.body(b"<html>busy</html>"),
+        chat_server.body(b"{}"),
+        chat_server.body(b'{"choices": []}'),
+        chat_server.body(b'{"choices": [{"message": {"content": null}}]}'),
+        chat_server.body(b"[" * 100_000),
+        chat_server.body(b"\xff\xfe"),
+    ],
+)
+def test_what_may_pass_is_tried_again(server, ask, fault):
+    server.faults = [fault, fault]
+    assert "Solda" in ask().text
+    assert len(server.bodies) == 3
+    assert all(body == server.bodies[0] for body in server.bodies)
+
+
+@pytest.mark.parametrize("fault", [chat_server.hang, chat_server.drip])
+def test_a_server_that_keeps_silent_or_drips_is_left(server, ask, fault):
+    server.faults = [fault]
+    assert "Solda" in ask(timeout=0.4).text
+    assert len(server.bodies) == 2
+    assert not server.outwaited
+
+
+def test_retry_after_in_seconds_and_as_a_date_is_waited_for(server, ask):
+    server.faults = [chat_server.status(429, Retry_After="1")]
+    ask()
+    assert server.times[1] - server.times[0] >= 1.0
+    date = email.utils.formatdate(time.time() + 2, usegmt=True)
+    server.faults = [chat_server.status(503, Retry_After=date)]
+    ask()
+    assert time.time() >= email.utils.parsedate_to_datetime(date).timestamp()
+
+
+def test_waits_double_where_the_server_names_none(server, ask):
+    server.faults = [chat_server.status(500)] * 3
+    ask()
+    first, second, third = [wait for wait in ask.waits if wait > 0][:3]
+    assert 0.005 <= first <= 0.015
+    assert 0.01 <= second <= 0.03
+    assert 0.02 <= third <= 0.06
+
+
+def test_too_long_a_pause_ends_the_run(server, ask):
+    server.faults = [chat_server.status(429, Retry_After="86400")]
+    with pytest.raises(ParrotError, match=r"come back in 86400 s.*what was answered is kept"):
+        ask()
+
+
+def test_no_answer_at_all_ends_with_what_it_was(server, ask):
+    server.faults = [chat_server.status(500, "out of memory")] * 4
+    with pytest.raises(ParrotError, match=r"no answer after 4 tries \(status 500: out of memory\)") as caught:
+        ask()
+    assert caught.value.exit_code == 1
+
+
+def test_nobody_there():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        settings = Settings(f"http://127.0.0.1:{unused.getsockname()[1]}/v1", 1.0, 1, first_wait=0.01)
+        pace = Pace(requests_per_minute=None, tokens_per_minute=None, rest=threading.Event().wait)
+        endpoint = Endpoint(settings, pace)
+        with pytest.raises(ParrotError, match="no answer after 2 tries"):
+            endpoint.ask(BODY)
+        endpoint.close()
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+def test_a_refused_request_is_not_repeated(server, ask, code):
+    server.faults = [chat_server.status(code, "too long")]
+    with pytest.raises(RejectedError, match=f"status {code}: too long"):
+        ask()
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 301])
+def test_what_every_request_would_meet_ends_the_run_at_once(server, ask, code):
+    server.faults = [chat_server.status(code, "the key sk-secret is wrong", Location="http://127.0.0.1:9/")]
+    with pytest.raises(InputError, match=rf"status {code}.*check --endpoint") as caught:
+        ask(key="sk-secret")
+    assert "sk-secret" not in str(caught.value)
+    assert "***" in str(caught.value)
+    assert server.keys == {"Bearer sk-secret"}
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("address", ["localhost:8000", "ftp://a/v1", "http://", "file:///etc/passwd", "", "//a/v1"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(InputError, match="expected an address such as"):
+        Settings(address)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated():
+    with pytest.raises(InputError, match="--api-key-env") as caught:
+        Settings("https://me:secret@example.org/v1")
+    assert "secret" not in str(caught.value)
