@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_export.architecture import LLM, VISION, Architecture, Shapes, from_config, tensor_shapes
-from parrot_export.slabs import Slab, StoredTensor, ZeroSlab, read_slabs, read_zero_slabs
+from parrot_export.slabs import MadeSlab, Slab, StoredTensor, read_merged_slabs, read_slabs, read_zero_slabs
 from parrot_runtime.errors import InputError
 from parrot_runtime.image import ImageRecipe
 from parrot_runtime.manifest import TOKENIZER_NAME, PromptRecipe
@@ -22,7 +22,7 @@ from parrot_runtime.tokenizer import load_tokenizer
 from parrot_runtime.vicuna import SYSTEM_PROMPT as VICUNAS_SYSTEM_PROMPT
 from parrot_runtime.vicuna import is_vicunas
 from parrot_train.recipe import RECIPE_FILE, image_recipe
-from parrot_train.shards import AGAIN, read_json
+from parrot_train.shards import AGAIN, is_lora_checkpoint, read_json
 from parrot_train.zero import is_zero_checkpoint
 
 if TYPE_CHECKING:
@@ -167,13 +167,15 @@ def _check_tokenizer(path: Path, tokenizer: "Tokenizer", prompt: PromptRecipe, a
         raise InputError(f"{path}: {tokens} tokens for a model of {rows}; put the model's own tokenizer there")
 
 
-def _stored(folder: Path) -> dict[str, Slab | ZeroSlab]:
-    """Every tensor in ``folder``: of the model's files or, where DeepSpeed's are all there is, of these."""
+def _stored(folder: Path) -> dict[str, Slab | MadeSlab]:
+    """Every tensor in ``folder``: of the model's files or, where DeepSpeed's or adapters are all there is, of these."""
+    if is_lora_checkpoint(folder):
+        return dict(read_merged_slabs(folder))
     return dict(read_zero_slabs(folder) if is_zero_checkpoint(folder) else read_slabs(folder))
 
 
 def _native(
-    slabs: Mapping[str, Slab | ZeroSlab], needed: Shapes, spare: Shapes, folder: Path
+    slabs: Mapping[str, Slab | MadeSlab], needed: Shapes, spare: Shapes, folder: Path
 ) -> dict[str, StoredTensor]:
     """Parrot's own format."""
     named = {native_name(name): slab for name, slab in slabs.items()}
@@ -193,7 +195,7 @@ def native_name(name: str) -> str:
     return name.replace(inside, f"{LLM}.", 1) if name.startswith(inside) else name
 
 
-def _released_slabs(folder: Path, vision_tower: Path | None) -> dict[str, Slab | ZeroSlab]:
+def _released_slabs(folder: Path, vision_tower: Path | None) -> dict[str, Slab | MadeSlab]:
     """What a released checkpoint stores; the vision tower from a folder of its own where it was saved without."""
     from parrot_train.model.released import find_vision_tower, lacks_vision_tower, vision_tower_names
 
@@ -204,7 +206,7 @@ def _released_slabs(folder: Path, vision_tower: Path | None) -> dict[str, Slab |
     return slabs
 
 
-def _llava_slabs(folder: Path) -> dict[str, Slab | ZeroSlab]:
+def _llava_slabs(folder: Path) -> dict[str, Slab | MadeSlab]:
     """What a LLaVA checkpoint stores, by the names of the released format."""
     from parrot_train.model.llava import released_names_of
 
@@ -213,7 +215,7 @@ def _llava_slabs(folder: Path) -> dict[str, Slab | ZeroSlab]:
 
 
 def _released(
-    slabs: Mapping[str, Slab | ZeroSlab], config: "ParrotConfig", needed: Shapes, folder: Path
+    slabs: Mapping[str, Slab | MadeSlab], config: "ParrotConfig", needed: Shapes, folder: Path
 ) -> dict[str, StoredTensor]:
     """The released format, whose experts are tensors of their own."""
     from parrot_train.model.released import check_names, released_names

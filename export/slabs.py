@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +17,9 @@ import numpy as np
 from parrot_runtime.errors import InputError
 from parrot_train.shards import AGAIN, INDEX_NAME, weight_files
 from parrot_train.zero import Partitioned, read_zero_checkpoint
+
+if TYPE_CHECKING:
+    from parrot_train.stored import Numbers
 
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -55,12 +58,13 @@ class Slab:
 
 
 @dataclass(frozen=True)
-class ZeroSlab:
-    """A tensor of a DeepSpeed checkpoint, whose numbers are spread over the files of its ranks: read as a ``Slab``."""
+class MadeSlab:
+    """A tensor that no file has in one piece, read as a ``Slab``: of a DeepSpeed checkpoint, spread over the files of
+    its ranks, or of one with adapters, which are added as it is read."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
-    tensor: Partitioned
+    tensor: "Partitioned | Numbers"
 
     @property
     def elements(self) -> int:
@@ -84,7 +88,7 @@ class StoredTensor:
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
-    slabs: tuple[Slab | ZeroSlab, ...]
+    slabs: tuple[Slab | MadeSlab, ...]
 
     def chunks(self) -> Iterator[np.ndarray]:
         """All numbers in order, flat, in pieces of at most ``CHUNK_BYTES``."""
@@ -130,13 +134,21 @@ def read_slabs(folder: Path) -> Iterator[tuple[str, Slab]]:
             yield name, slabs[name]
 
 
-def read_zero_slabs(folder: Path) -> Iterator[tuple[str, ZeroSlab]]:
+def read_zero_slabs(folder: Path) -> Iterator[tuple[str, MadeSlab]]:
     """Name and place of every tensor of the DeepSpeed checkpoint in ``folder``. Raises InputError."""
     for name, tensor in read_zero_checkpoint(folder).items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in map(str, DTYPES.values()):
             raise InputError(f"{folder}: {name} is {dtype}; expected one of {', '.join(map(str, DTYPES.values()))}")
-        yield name, ZeroSlab(np.dtype(dtype), tensor.shape, tensor)
+        yield name, MadeSlab(np.dtype(dtype), tensor.shape, tensor)
+
+
+def read_merged_slabs(folder: Path) -> Iterator[tuple[str, MadeSlab]]:
+    """Name and place of every tensor of the checkpoint of adapters in ``folder``, merged. Raises InputError."""
+    from parrot_train.lora import read_lora_checkpoint
+
+    for name, tensor in read_lora_checkpoint(folder).items():
+        yield name, MadeSlab(np.dtype(np.float32), tensor.shape, tensor)
 
 
 def _file_slabs(path: Path) -> dict[str, Slab]:

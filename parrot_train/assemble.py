@@ -1,6 +1,5 @@
 """Put a model together for a stage."""
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from parrot_runtime.errors import InputError
 from parrot_train.backbones import backbone_folder
 from parrot_train.checkpoint import known_languages, load_checkpoint, read_run
 from parrot_train.config import EXTEND, TrainConfig
+from parrot_train.stored import tensors_hash
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotForConditionalGeneration
@@ -117,11 +117,7 @@ def _check_mixture(config: TrainConfig, model: "ParrotForConditionalGeneration",
 
 def weights_hash(module: torch.nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of all weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return tensors_hash(module.state_dict())
 
 
 def _load(loader: Any, kinds: dict[str, str], source: str, part: str) -> Any:

@@ -27,7 +27,7 @@ from parrot_runtime.publish import write_file
 from parrot_runtime.strict import from_mapping
 from parrot_train.data.records import UNDETERMINED
 from parrot_train.recipe import RECIPE_FILE
-from parrot_train.shards import AGAIN
+from parrot_train.shards import AGAIN, is_lora_checkpoint
 from parrot_train.zero import is_zero_checkpoint, read_zero_checkpoint
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ def newest_finished_run(stage: int = 2, root: Path = Path("runs")) -> Path:
 def load_checkpoint(folder: Path) -> "ParrotForConditionalGeneration":
     """The model saved in ``folder`` (a finished run, or a checkpoint, DeepSpeed's too): in float32, in eval mode.
 
-    Raises InputError for a folder without a model, or of DeepSpeed's with parts missing.
+    Raises InputError for a folder without a model, of DeepSpeed's with parts missing, and for one of adapters whose
+    starting weights are not where they were.
     """
     import torch
 
@@ -163,11 +164,15 @@ def load_checkpoint(folder: Path) -> "ParrotForConditionalGeneration":
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: there is no config.json; expected a finished run of `parrot-train`")
     if is_zero_checkpoint(folder):
-        return _load_zero_checkpoint(folder)
+        return _load_parts(folder, read_zero_checkpoint(folder))
+    if is_lora_checkpoint(folder):
+        from parrot_train.lora import read_lora_checkpoint
+
+        return _load_parts(folder, read_lora_checkpoint(folder))
     return ParrotForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def _load_zero_checkpoint(folder: Path) -> "ParrotForConditionalGeneration":
+def _load_parts(folder: Path, tensors: Mapping[str, Any]) -> "ParrotForConditionalGeneration":
     import torch
 
     from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
@@ -175,7 +180,7 @@ def _load_zero_checkpoint(folder: Path) -> "ParrotForConditionalGeneration":
     model, report = ParrotForConditionalGeneration.from_pretrained(
         None,
         config=ParrotConfig.from_pretrained(folder),
-        state_dict={name: tensor.load() for name, tensor in read_zero_checkpoint(folder).items()},
+        state_dict={name: tensor.load() for name, tensor in tensors.items()},
         dtype=torch.float32,
         output_loading_info=True,
     )

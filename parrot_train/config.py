@@ -166,6 +166,38 @@ class Stage1Config(StageConfig):
     """Modality alignment: the projector alone learns."""
 
 
+LLM_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers in a layer of every language model that Parrot can be made of."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters for the language model's linear layers, which stay as they are: one process, no launcher."""
+
+    rank: int = setting(0, "r of the product B·A that is added to a weight; 0: the whole language model learns")
+    alpha: float = setting(16.0, "the product is scaled by alpha / rank")
+    dropout: float = setting(0.0, "share of an adapter's inputs that is left out while training")
+    targets: tuple[Literal[LLM_LINEARS], ...] = setting(LLM_LINEARS, "linear layers that get an adapter")
+    quantize: Literal["none", "nf4"] = setting(
+        "none", "how the language model's linear weights are held: nf4 in 4 bits (QLoRA), none in the products' type"
+    )
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 0, "rank", self.rank, "0 for full fine-tuning, or 1 or more")
+        _require(self.alpha > 0, "alpha", self.alpha, "above 0")
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        _require(bool(self.targets), "targets", self.targets, f"one or more of {', '.join(LLM_LINEARS)}")
+        for name in self.targets:
+            _require(self.targets.count(name) == 1, "targets", name, "each layer once")
+        adapted = self.quantize == "none" or self.rank > 0
+        _require(adapted, "quantize", self.quantize, "none with rank 0: weights of 4 bits cannot learn, adapters can")
+
+    @property
+    def scale(self) -> float:
+        """What B·A is multiplied by: alpha / rank."""
+        return self.alpha / self.rank
+
+
 @dataclass(frozen=True)
 class Stage2Config(StageConfig):
     """Multilingual instruction tuning: projector, mixture and language model learn."""
@@ -178,6 +210,7 @@ class Stage2Config(StageConfig):
     )
     projector_learning_rate: float | None = setting(None, "of the projector alone; null takes learning_rate")
     moe_learning_rate: float | None = setting(None, "of router and experts alone; null takes learning_rate")
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -359,9 +392,19 @@ def to_yaml(config: TrainConfig) -> str:
         if not dataclasses.is_dataclass(value):
             lines.append(_yaml_line(entry, value, ""))
             continue
-        lines += ["", f"# {(type(value).__doc__ or '').splitlines()[0]}", f"{entry.name}:"]
-        lines += [_yaml_line(inner, getattr(value, inner.name), "  ") for inner in dataclasses.fields(value)]
+        lines += ["", *_yaml_section(entry.name, value, "")]
     return "\n".join(lines) + "\n"
+
+
+def _yaml_section(name: str, section: Any, indent: str) -> list[str]:
+    lines = [f"{indent}# {(type(section).__doc__ or '').splitlines()[0]}", f"{indent}{name}:"]
+    for entry in dataclasses.fields(section):
+        value = getattr(section, entry.name)
+        if dataclasses.is_dataclass(value):
+            lines += _yaml_section(entry.name, value, indent + "  ")
+        else:
+            lines.append(_yaml_line(entry, value, indent + "  "))
+    return lines
 
 
 def _yaml_line(entry: dataclasses.Field, value: Any, indent: str) -> str:

@@ -282,8 +282,9 @@ def is_lost_peer(error: BaseException) -> bool:
 
 
 def parameter_count(parameter: "torch.nn.Parameter") -> int:
-    """How many numbers ``parameter`` has; under ZeRO 3 this process may hold none of them."""
-    return getattr(parameter, "ds_numel", parameter.numel())
+    """How many numbers ``parameter`` has: under ZeRO 3 this process may hold none of them, of NF4 a byte holds two."""
+    packed = 2 if parameter.element_size() == 1 else 1
+    return getattr(parameter, "ds_numel", parameter.numel() * packed)
 
 
 def _silent(rank: int) -> LostRankError:

@@ -94,7 +94,9 @@ def _decisive(note: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section, free in (("backbones", set()), ("model", set()), ("data", _FREE_DATA), (stage, _FREE_STAGE)):
         for key, value in settings.get(section, {}).items():
-            if key not in free:
+            if key == "lora":  # without adapters its settings decide nothing; runs from before them have none
+                flat |= {f"{section}.lora.{name}": part for name, part in value.items() if value["rank"]}
+            elif key not in free:
                 flat[f"{section}.{key}"] = value
     for source in note.get("data", []):
         flat[f"sha256 of {source['file']}"] = source["sha256"]

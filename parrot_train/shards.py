@@ -8,6 +8,7 @@ from parrot_runtime.errors import InputError
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+LORA_NAME = "lora.json"
 AGAIN = "write the checkpoint again, or copy it again from where it came"
 
 
@@ -31,6 +32,11 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
             raise InputError(f"{index}: '{file}' is not a file name inside the checkpoint; {AGAIN}")
         files[folder / file] = [name for name, place in weight_map.items() if place == file]
     return files
+
+
+def is_lora_checkpoint(folder: Path) -> bool:
+    """Whether ``folder`` holds adapters for the weights of another run: ``parrot_train.lora`` reads it."""
+    return (folder / LORA_NAME).is_file()
 
 
 def read_json(path: Path) -> dict[str, Any]:

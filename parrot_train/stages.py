@@ -8,6 +8,7 @@ result, adds experts for further languages, and trains these alone.
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -39,11 +40,15 @@ from parrot_train.config import EXTEND, Stage, TrainConfig, section_of, to_mappi
 from parrot_train.data.files import data_files, heldout_files
 from parrot_train.data.prepare import Prepared, prepare, worker_count
 from parrot_train.distributed import Failure, Ranks, joined, parameter_count
+from parrot_train.lora import Learned, adapted, check_lora, merged_bytes
 from parrot_train.provenance import ALONE, check_same, describe_origin
 from parrot_train.recipe import image_recipe, write_companions
 from parrot_train.sharding import deepspeed_settings, describe, start_deepspeed
 from parrot_train.signals import InterruptedRunError, Signals
 from parrot_train.workers import loading_errors
+
+_QUICK_BYTES = 1 << 28
+"""What is merged in less than two seconds shows no progress."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def run_stage(request: StageRequest) -> dict[str, Any] | None:
     with joined() as ranks, ExitStack() as main_only, Signals(launched=ranks.launched) as signals:
 
         def admit() -> dict[str, Any] | None:
+            check_lora(request.config.stage(request.stage), launched=ranks.launched)
             if request.stage == 2:
                 assemble.check_source(request.starts_from, request.run)
             elif request.stage == EXTEND:
@@ -172,7 +178,8 @@ def _last_numbers(history: list[dict[str, Any]]) -> dict[str, Any]:
 class _Ready:
     """A stage with all that it needs to begin: ``note`` is the beginning of ``run.json``.
 
-    ``kept`` is the mixture that an extension must not change, where the main process is this one.
+    ``kept`` is the mixture that an extension must not change, where the main process is this one; ``learned`` says how
+    a model with adapters is kept.
     """
 
     arguments: Any
@@ -182,6 +189,7 @@ class _Ready:
     heldout: Any
     note: dict[str, Any]
     kept: Mapping[str, Any]
+    learned: Learned | None
 
 
 def _make_ready(request: StageRequest, ranks: Ranks) -> _Ready:
@@ -211,12 +219,13 @@ def _make_ready(request: StageRequest, ranks: Ranks) -> _Ready:
     arguments = training_arguments(request.run, stage, world_size=ranks.world, workers=workers, deepspeed=settings)
     if ranks.launched:
         model, tokenizer = start.read(request.run, ranks)
+    learned = adapted(model, stage, request.starts_from, origin["sha256"])
     set_trainable(model, request.stage, kept=_kept_experts(request, model))
     prepared = _prepare(files, request, model, tokenizer, ranks)
     heldout, asked = _heldout(asked_files, request, model, tokenizer, ranks) if asked_files else (None, {})
     note = _describe(request, model, prepared, origin, ranks) | asked
     kept = extension.stored_mixture(request.starts_from) if request.stage == EXTEND and ranks.main else {}
-    return _Ready(arguments, model, tokenizer, prepared, heldout, note, kept)
+    return _Ready(arguments, model, tokenizer, prepared, heldout, note, kept, learned)
 
 
 def _prepare(files: list[Path], request: StageRequest, model: Any, tokenizer: Path, ranks: Ranks) -> Prepared:
@@ -285,6 +294,7 @@ def _trainer(request: StageRequest, ready: _Ready, ranks: Ranks, signals: Signal
         heldout=ready.heldout,
         reports=reports,
         companions=lambda folder: _accompany(folder, ready),
+        learned=ready.learned,
     )
 
 
@@ -331,7 +341,10 @@ def _publish(request: StageRequest, trainer: Any, ready: _Ready, ranks: Ranks) -
     run, note = request.run, ready.note
     partial = run / ".model.partial"
     ranks.from_main(lambda: shutil.rmtree(partial, ignore_errors=True))
-    trainer.save_model(str(partial))  # all ranks: under ZeRO 3 each has a share
+    if ready.learned:
+        _merge(ready, partial)
+    else:
+        trainer.save_model(str(partial))  # all ranks: under ZeRO 3 each has a share
     if ranks.main:
         extension.check_kept(partial, ready.kept)
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
@@ -341,6 +354,13 @@ def _publish(request: StageRequest, trainer: Any, ready: _Ready, ranks: Ranks) -
         write_run(run, note)
         start.clear(run)
     return note
+
+
+def _merge(ready: _Ready, folder: Path) -> None:
+    total = merged_bytes(ready.model.config)
+    hidden = total < _QUICK_BYTES or not sys.stderr.isatty()
+    with click.progressbar(length=total, label="Merging adapters", file=sys.stderr, hidden=hidden) as bar:
+        ready.learned.publish(ready.model, folder, bar.update)
 
 
 def _accompany(folder: Path, ready: _Ready) -> None:

@@ -29,6 +29,7 @@ from parrot_train.config import StageConfig
 from parrot_train.data.collator import IGNORED, Conversations, LengthBatches, RankBatches, as_batch
 from parrot_train.distributed import is_lost_peer
 from parrot_train.heldout import HeldOut
+from parrot_train.lora import Learned
 from parrot_train.reports import Progress
 from parrot_train.tally import TALLY_FILE, LanguageTally
 from parrot_train.workers import leave_interrupts_to_parent, loading_context
@@ -105,8 +106,9 @@ def _recompute(wanted: bool) -> dict[str, Any]:
 class ParrotTrainer(Trainer):
     """Trains the parts of ``model`` that require gradients on ``conversations``; checkpoints go to ``run``.
 
-    ``heldout`` is what ``stage.eval_steps`` asks about, ``reports`` are the callbacks that pass the log on, and
-    ``companions`` puts into a checkpoint's folder what else an export needs.
+    ``heldout`` is what ``stage.eval_steps`` asks about, ``reports`` are the callbacks that pass the log on,
+    ``companions`` puts into a checkpoint's folder what else an export needs, and ``learned`` is how a model with
+    adapters is kept there.
     """
 
     def __init__(
@@ -121,8 +123,9 @@ class ParrotTrainer(Trainer):
         heldout: HeldOut | None = None,
         reports: Sequence[TrainerCallback] = (),
         companions: Callable[[Path], None] = lambda _folder: None,
+        learned: Learned | None = None,
     ) -> None:
-        self.run_folder, self.stage, self._companions = run, stage, companions
+        self.run_folder, self.stage, self._companions, self._learned = run, stage, companions, learned
         self._heldout = heldout
         super().__init__(
             model,
@@ -281,10 +284,20 @@ class ParrotTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """The Trainer's, without a copy of tied word embeddings, which DeepSpeed's gathered weights have twice."""
+        """The Trainer's, without a copy of tied word embeddings, which DeepSpeed's gathered weights have twice.
+
+        Of a model with adapters, what learns alone.
+        """
+        if self._learned:
+            return self._learned.save(self.model, Path(output_dir))
         if state_dict and self.model.config.tie_word_embeddings:
             state_dict.pop("lm_head.weight", None)
-        super()._save(output_dir, state_dict)
+        return super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self._learned:
+            return self._learned.restore(self.model, Path(resume_from_checkpoint))
+        return super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The Trainer's checkpoint, written beside, hashed, and renamed; a crash leaves the older ones alone."""

@@ -5,6 +5,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from .adapters import MARK
+
 PARTS = {
     "vision": "model.vision_tower.",
     "projector": "model.multi_modal_projector.",
@@ -19,16 +21,19 @@ def set_trainable(model: nn.Module, stage: int | str, *, kept: int = 0) -> dict[
 
     Of the mixture the first ``kept`` experts and their rows of the router do not learn either. They lie in the same
     tensors as the others, so it is their gradient that is made zero, before anything adds it up: AdamW without decay
-    then leaves every bit of them. Tied embeddings belong to the LLM. Raises ValueError for a stage that is not 1, 2 or
+    then leaves every bit of them. Tied embeddings belong to the LLM. Where that has adapters (``add_adapters``), they
+    alone of it learn. Raises ValueError for a stage that is not 1, 2 or
     "extend".
     """
     if stage not in STAGES:
         raise ValueError(f"stage is {stage}; expected 1, 2 or 'extend'")
     counts = dict.fromkeys(STAGES[stage], 0)
+    adapted = any(MARK in name for name, _ in model.named_parameters())
     for name, parameter in model.named_parameters():
         part = next(part for part, prefix in PARTS.items() if name.startswith(prefix))
-        parameter.requires_grad_(part in counts)
-        if part in counts:
+        learns = part in counts and (part != "llm" or not adapted or MARK in name)
+        parameter.requires_grad_(learns)
+        if learns:
             counts[part] += parameter.numel()
             if part == "moe" and kept:
                 parameter.register_hook(partial(_without_first, kept))
