@@ -16,7 +16,9 @@ import click
 import torch
 from torch import nn
 
+from parrot_train.config import LLM_LINEARS, LoraConfig
 from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
+from parrot_train.model.adapters import add_adapters
 from parrot_train.model.trainable import set_trainable
 from parrot_train.planning.flops import flops
 from parrot_train.planning.lengths import Batch, Totals
@@ -45,6 +47,16 @@ class Case:
     vocabulary: int = 1000
     expert_kind: str = "mlp"
     experts: int = 6
+    rank: int = 0
+    quantize: str = "none"
+    dropout: float = 0.0
+    targets: tuple[str, ...] = LLM_LINEARS
+    tied: bool = False
+
+    @property
+    def lora(self) -> LoraConfig:
+        """The adapters, of which a rank of 0 has none."""
+        return LoraConfig(rank=self.rank, dropout=self.dropout, targets=self.targets, quantize=self.quantize)
 
     @property
     def rounded(self) -> bool:
@@ -57,7 +69,7 @@ class Case:
         vision |= {"num_attention_heads": 4, "image_size": 56, "patch_size": 14}
         text = {"model_type": self.text, "hidden_size": self.width, "intermediate_size": 11 * self.width // 4}
         text |= {"num_hidden_layers": self.layers, "num_attention_heads": 4, "num_key_value_heads": 2}
-        text |= {"vocab_size": self.vocabulary, "head_dim": self.width // 4}
+        text |= {"vocab_size": self.vocabulary, "head_dim": self.width // 4, "tie_word_embeddings": self.tied}
         return ParrotConfig(
             vision_config=vision,
             text_config=text,
@@ -82,7 +94,7 @@ class Figures:
 
 def planned(case: Case) -> Figures:
     """By the formulas of `parrot-train plan`."""
-    shape, batch = sizes(case.config(), case.stage), case.batch()
+    shape, batch = sizes(case.config(), case.stage, case.lora), case.batch()
     activations = Activations(shape, formats(case.precision, case.zero), batch, case.recompute)
     tokens = batch.rows * batch.length
     totals = Totals(batch.rows, tokens, tokens * batch.length, batch.images, batch.answers, batch.images * batch.length)
@@ -93,6 +105,9 @@ def measured(case: Case) -> Figures:
     """In real steps, after one that made the gradients."""
     torch.manual_seed(0)
     model = ParrotForConditionalGeneration(case.config())
+    if case.rank:
+        products = torch.bfloat16 if case.precision == "bf16" else torch.float32
+        add_adapters(model, case.lora, seed=0, products=products)
     set_trainable(model, case.stage)
     model.train()
     if case.rounded:

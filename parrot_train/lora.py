@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -97,9 +97,7 @@ class Learned:
             for name, tensor in mine.items():
                 tensor.copy_(stored[name])
 
-    def publish(
-        self, model: "ParrotForConditionalGeneration", folder: Path, progress: Callable[[int], None]
-    ) -> None:
+    def publish(self, model: "ParrotForConditionalGeneration", folder: Path, progress: Callable[[int], None]) -> None:
         """Write the whole model into ``folder``, as one that was trained whole. Raises InputError for another base."""
         from transformers import PreTrainedModel
 
@@ -214,7 +212,9 @@ def _read_learned(folder: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(folder / LEARNED_FILE)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / LEARNED_FILE}: cannot be read ({' '.join(str(error).split())}); {AGAIN}") from error
+        raise InputError(
+            f"{folder / LEARNED_FILE}: cannot be read ({' '.join(str(error).split())}); {AGAIN}"
+        ) from error
 
 
 def merge(

@@ -2,9 +2,9 @@
 
 Counted are the matrix products, as torch's flop counter does: everything else is a small share. A backward pass takes
 one product for the input's gradient and one for the weight's, where these are asked for: none in the frozen encoder,
-inputs' alone in a frozen language model. Attention is counted over whole squares, though a causal kernel leaves half of
-them out; its backward pass is 2.5 times its forward pass, because it computes the scores again (Dao et al. 2022, arXiv
-2205.14135, §3.1).
+inputs' alone in a frozen language model, beside which adapters take both. Attention is counted over whole squares,
+though a causal kernel leaves half of them out; its backward pass is 2.5 times its forward pass, because it computes the
+scores again (Dao et al. 2022, arXiv 2205.14135, §3.1).
 """
 
 from dataclasses import dataclass
@@ -42,12 +42,15 @@ def flops(sizes: Sizes, totals: Totals, *, recompute: bool) -> Flops:
     layers = 2 * totals.tokens * s.layer_weights * s.layers
     attention = 4 * totals.squares * s.query * s.layers
     output = 2 * totals.answers * s.width * s.vocabulary
+    adapters = 2 * totals.tokens * s.adapter_weights * s.layers
     times = 2 if s.language_model_learns else 1
     # The projector's first Linear has no use for its input's gradient: the encoder is frozen.
-    products = first + 2 * second + 2 * mixture + times * (layers + output)
-    # Computing a layer again stops at its last product: nobody needs its result.
-    again = layers - 2 * totals.tokens * s.width * s.inner * s.layers + attention
-    forward = encoder + first + second + mixture + layers + attention + output
+    products = first + 2 * second + 2 * mixture + times * (layers + output) + 2 * adapters
+    # Computing a layer again stops at its last product: nobody needs its result. Where the last layer has an adapter
+    # that is the adapter's second.
+    last = s.width * (s.lora.rank if "down_proj" in s.adapted else s.inner)
+    again = layers + adapters - 2 * totals.tokens * last * s.layers + attention
+    forward = encoder + first + second + mixture + layers + adapters + attention + output
     return Flops(
         forward=forward,
         backward=products + 5 * attention // 2,

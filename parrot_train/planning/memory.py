@@ -20,6 +20,10 @@ LIVE_PARAMETERS = 1_000_000_000
 SUB_GROUP = 1_000_000_000
 
 
+# Four bits, and per block of 64 a scale of eight, and per 256 of these one of 32 (Dettmers et al. 2023, §3).
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+
+
 @dataclass(frozen=True)
 class Formats:
     """Bytes of a number: weight, gradient and optimiser's state (of a trained one), products, the stream they add to.
@@ -68,13 +72,22 @@ def rank_memory(sizes: Sizes, stage: StageConfig, zero: int, ranks: int, batch: 
     shares = [ranks if zero >= least else 1 for least in (1, 2, 3)]
     every, trained = sizes.trained + sizes.frozen, sizes.trained
     return Memory(
-        weights=-(-form.weight * every // shares[2]),
+        weights=-(-(form.weight * every - _spared(sizes, form)) // shares[2]),
         gradients=-(-form.gradient * trained // shares[1]),
         optimiser=-(-form.optimiser * trained // shares[0]),
         buffers=_buffers(form, zero, ranks, every, trained),
         activations=Activations(sizes, form, batch, recompute=stage.gradient_checkpointing).peak,
         step=0 if form.gradient == 4 else 4 * min(-(-trained // ranks), SUB_GROUP if zero == 3 else trained),
     )
+
+
+def _spared(s: Sizes, form: Formats) -> int:
+    """What frozen weights of a language model with adapters take less than ``form.weight``: held for the products."""
+    if not s.lora:
+        return 0
+    head = 0 if s.tied else s.vocabulary * s.width
+    linear = NF4_BYTES if s.lora.quantize == "nf4" else form.product
+    return int(head * (form.weight - form.product) + s.layers * s.layer_weights * (form.weight - linear))
 
 
 def _buffers(form: Formats, zero: int, ranks: int, every: int, trained: int) -> int:
@@ -138,15 +151,35 @@ class Activations:
         inputs = learns * form.product * s.width * (5 if form.autocast else 2)
         attention = 2 * form.product * (s.query + s.key) + 4 * s.heads  # q, k, v, the result; a sum of every row
         mlp = form.product * s.inner * (4 if learns else 3)
-        rounded = 2 * s.layer_weights if form.autocast else 0
-        return self.tokens * (norms + inputs + attention + mlp) + rounded
+        rounded = 2 * (s.adapter_weights if s.lora else s.layer_weights) if form.autocast else 0
+        return self.tokens * (norms + inputs + attention + mlp + self._adapters) + rounded
+
+    @property
+    def _adapters(self) -> int:
+        """Of one position in one layer: the inputs of A, those of B, and which of A's dropout leaves.
+
+        Autocast rounds the input for each A by itself. Else those of one input share it, and attention's result, which
+        attention keeps as well.
+        """
+        s, form = self.sizes, self.form
+        if not s.lora:
+            return 0
+        groups = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",))
+        apart = form.autocast or s.lora.dropout
+        inputs = sum(wide for wide, _ in s.adapted.values()) if apart else 0
+        if not apart:
+            for group in groups:
+                inputs += max((s.adapted[name][0] for name in group if name in s.adapted), default=0)
+        dropped = sum(wide for wide, _ in s.adapted.values()) if s.lora.dropout else 0
+        return form.product * (inputs + s.lora.rank * len(s.adapted)) + dropped
 
     @property
     def output(self) -> int:
         """The last norm, and the logits of answer tokens as the loss keeps them: log-probabilities in float32."""
         s, form, learns = self.sizes, self.form, self.sizes.language_model_learns
         norm = self.tokens * (4 * s.width + 4 + learns * form.stream * s.width)
-        head = learns * form.product * self.batch.answers * s.width + (2 * s.vocabulary * s.width * form.autocast)
+        rounded = form.autocast and (s.tied or not s.lora)
+        head = learns * form.product * self.batch.answers * s.width + 2 * s.vocabulary * s.width * rounded
         return norm + head + 4 * self.batch.answers * s.vocabulary
 
     @property
@@ -181,9 +214,12 @@ class Activations:
         """Inside SwiGLU: the gradients of both its factors and of their product, which is gone, and the stream's."""
         s, form = self.sizes, self.form
         factors = 2 if s.language_model_learns else 3  # frozen weights have no use for the product in the first place
+        if "down_proj" in s.adapted:  # which keeps it; under autocast its gradient comes by way of float32
+            factors = 4 if form.autocast else 2
         flowing = self.tokens * (factors * form.product * s.inner + form.stream * s.width)
         again = self.layer if self.recompute else 0
-        return self.saved - self.output + again + flowing
+        dense = form.product * s.width * s.inner if s.lora and s.lora.quantize == "nf4" else 0
+        return self.saved - self.output + again + flowing + dense
 
     @property
     def _at_mixture(self) -> int:
@@ -198,6 +234,7 @@ class Activations:
     def _after_forward(self) -> int:
         """Autocast keeps every rounded copy of a trained weight until the forward pass ends."""
         s, form = self.sizes, self.form
-        if not (form.autocast and self.recompute and s.language_model_learns):
+        if not (form.autocast and self.recompute and (s.language_model_learns or s.lora)):
             return self.saved
-        return self.saved - 2 * self._logits + 2 * s.layers * s.layer_weights
+        rounded = s.adapter_weights if s.lora else s.layer_weights
+        return self.saved - 2 * self._logits + 2 * s.layers * rounded

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from parrot_runtime.errors import InputError
 from parrot_train.architectures import architecture
-from parrot_train.config import StageConfig, TrainConfig, load_config
+from parrot_train.config import LoraConfig, StageConfig, TrainConfig, load_config
 from parrot_train.planning.devices import GPUS, Gpu
 from parrot_train.planning.flops import Flops, flops
 from parrot_train.planning.lengths import Batch, Lengths, stage_lengths
@@ -60,12 +60,14 @@ class Suggestion:
 class StagePlan:
     """One stage. ``flops`` are those of the mean optimiser step over all devices, and so are the tokens.
 
-    ``zero`` is what the configuration says; one device has none, unless a launcher starts it.
+    ``zero`` is what the configuration says; one device has none, unless a launcher starts it. With ``lora`` there is
+    one device and no launcher.
     """
 
     stage: int
     trained: int
     frozen: int
+    lora: LoraConfig | None
     samples: int
     source: str
     global_batch: int
@@ -136,20 +138,27 @@ def _plan_stage(
     config: TrainConfig, machine: Machine, utilisation: float, stage: int, data: tuple[str, ...]
 ) -> StagePlan:
     settings = config.stage(stage)
+    lora = getattr(settings, "lora", None)
+    if lora and lora.rank and machine.gpus > 1:
+        raise InputError(
+            f"stage{stage}.lora.rank is {lora.rank} and there are {machine.gpus} GPUs, but adapters train on one; "
+            f"give --gpus 1, or --set stage{stage}.lora.rank=0"
+        )
     accumulation = _accumulation(settings, machine.gpus, stage)
     model = architecture(config, stage)
-    shape = sizes(model, stage)
+    shape = sizes(model, stage, lora)
     lengths = stage_lengths(config, stage, model.image_tokens, data)
     totals = lengths.totals(settings.micro_batch, settings.seed)
     share = settings.global_batch / len(lengths)
     done = flops(shape, totals, recompute=settings.gradient_checkpointing)
     steps = settings.max_steps or -(-int(settings.epochs * len(lengths)) // settings.global_batch)
     per_step = Flops(*(int(part * share) for part in (done.forward, done.backward, done.recomputed, done.needed)))
-    fitting = tuple(_fit(shape, settings, zero, machine, lengths) for zero in ZERO_STAGES)
+    fitting = tuple(_fit(shape, settings, zero, machine, lengths) for zero in _zeros(shape))
     return StagePlan(
         stage=stage,
         trained=shape.trained,
         frozen=shape.frozen,
+        lora=shape.lora,
         samples=len(lengths),
         source=lengths.source,
         global_batch=settings.global_batch,
@@ -165,6 +174,11 @@ def _plan_stage(
         flops=per_step,
         hours=steps * per_step.total / (machine.gpus * machine.gpu.flops * utilisation) / 3600,
     )
+
+
+def _zeros(shape: Sizes) -> tuple[int, ...]:
+    """The ZeRO stages that can be: adapters are trained without a launcher."""
+    return ZERO_STAGES[:1] if shape.lora else ZERO_STAGES
 
 
 def _accumulation(settings: StageConfig, gpus: int, stage: int) -> int:
@@ -218,7 +232,7 @@ def _suggest(
 ) -> Suggestion | None:
     """The lowest ZeRO stage, for it talks least, that holds the configured micro batch, else the largest that fits.
 
-    Where nothing fits: with gradient checkpointing, then under ZeRO 3 on more devices, then nothing.
+    Where nothing fits: with gradient checkpointing, then under ZeRO 3 on more devices but for adapters, then nothing.
     """
     enough = [fit for fit in fitting if fit.largest_micro_batch >= settings.micro_batch] or sorted(
         (fit for fit in fitting if fit.largest_micro_batch), key=lambda fit: -fit.largest_micro_batch
@@ -230,8 +244,10 @@ def _suggest(
     if not settings.gradient_checkpointing:
         again = replace(settings, gradient_checkpointing=True)
         return _suggest(
-            shape, again, machine, lengths, [_fit(shape, again, zero, machine, lengths) for zero in ZERO_STAGES]
+            shape, again, machine, lengths, [_fit(shape, again, zero, machine, lengths) for zero in _zeros(shape)]
         )
+    if shape.lora:
+        return None
     for gpus in range(machine.gpus + 1, min(settings.global_batch, MOST_GPUS) + 1):
         if settings.global_batch % gpus == 0:
             size = _largest_micro_batch(shape, settings, 3, machine, lengths, gpus)

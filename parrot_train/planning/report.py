@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from parrot_train.planning.plan import GIB, Fit, Plan, StagePlan
 
 _COLUMNS = ("weights", "gradients", "optimiser", "buffers", "activations", "total")
+_HELD = {"none": "weights as the products need them", "nf4": "weights in NF4"}
 
 
 def render(plan: Plan) -> str:
@@ -27,7 +28,10 @@ def render(plan: Plan) -> str:
 
 
 def _stage(stage: StagePlan, plan: Plan) -> Iterator[str]:
-    yield f"Stage {stage.stage}: {_millions(stage.trained)} parameters learn, {_millions(stage.frozen)} are frozen"
+    yield (
+        f"Stage {stage.stage}: {_millions(stage.trained)} parameters learn, {_millions(stage.frozen)} are frozen"
+        + (f"; adapters of rank {stage.lora.rank} beside {_HELD[stage.lora.quantize]}" if stage.lora else "")
+    )
     yield f"  {stage.samples:,} samples: {stage.source}"
     again = "" if stage.gradient_checkpointing else "out"
     yield (
@@ -69,6 +73,8 @@ def _verdict(fit: Fit) -> str:
 def _suggestion(stage: StagePlan, plan: Plan) -> str:
     found = stage.suggestion
     if found is None:
+        if stage.lora:
+            return "nothing fits: adapters are trained on one GPU, and a sample alone is too much for this one"
         return "nothing fits: a sample alone is too much, on as many GPUs as there are conversations in a step"
     accumulation = f"{found.accumulation} micro batch{'es' if found.accumulation > 1 else ''} a step"
     what = f"ZeRO {found.zero}, micro_batch {found.micro_batch}, {accumulation}"

@@ -1,7 +1,9 @@
 """The numbers of a model that its memory and its FLOPs depend on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from parrot_train.config import LoraConfig
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotConfig
@@ -13,7 +15,8 @@ class Sizes:
 
     ``width`` C, ``inner`` I, ``query`` and ``key`` (heads times head width), ``layers`` L and ``vocabulary`` V are the
     language model's; ``vision_rows`` are the encoder's positions, class token included; ``expert_inputs`` says how many
-    projections an expert has on its input (2 for SwiGLU).
+    projections an expert has on its input (2 for SwiGLU), and ``tied`` whether the output layer is the word embeddings.
+    With ``lora`` the language model's adapters learn in its place.
     """
 
     trained: int
@@ -38,6 +41,27 @@ class Sizes:
     experts: int
     expert_inner: int
     expert_inputs: int
+    tied: bool
+    lora: LoraConfig | None
+
+    @property
+    def adapted(self) -> dict[str, tuple[int, int]]:
+        """Of a layer's linear layers those that have an adapter, each with its width of input and output."""
+        widths = {
+            "q_proj": (self.width, self.query),
+            "k_proj": (self.width, self.key),
+            "v_proj": (self.width, self.key),
+            "o_proj": (self.query, self.width),
+            "gate_proj": (self.width, self.inner),
+            "up_proj": (self.width, self.inner),
+            "down_proj": (self.inner, self.width),
+        }
+        return {name: widths[name] for name in self.lora.targets} if self.lora else {}
+
+    @property
+    def adapter_weights(self) -> int:
+        """Numbers in the adapters of one layer: A ``[r, in]`` and B ``[out, r]`` of each."""
+        return sum(self.lora.rank * (wide + out) for wide, out in self.adapted.values())
 
     @property
     def layer_weights(self) -> int:
@@ -50,8 +74,8 @@ class Sizes:
         return self.experts * self.width * self.expert_inner
 
 
-def sizes(config: "ParrotConfig", stage: int) -> Sizes:
-    """The sizes of ``config`` where stage 1 or 2 decides what learns (Table 13)."""
+def sizes(config: "ParrotConfig", stage: int, lora: LoraConfig | None = None) -> Sizes:
+    """The sizes of ``config`` where stage 1 or 2 decides what learns (Table 13), in stage 2 beside ``lora``."""
     import torch
 
     from parrot_train.model import ParrotForConditionalGeneration
@@ -59,13 +83,15 @@ def sizes(config: "ParrotConfig", stage: int) -> Sizes:
 
     with torch.device("meta"):
         model = ParrotForConditionalGeneration(config)
-    trained = sum(set_trainable(model, stage).values())
+    counts = set_trainable(model, stage)
+    lora = lora if stage == 2 and lora and lora.rank else None
+    trained = sum(count for part, count in counts.items() if part != "llm" or not lora)
     vision, text = config.vision_config, config.text_config
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return Sizes(
+    found = Sizes(
         trained=trained,
         frozen=sum(parameter.numel() for parameter in model.parameters()) - trained,
-        language_model_learns=stage == 2,
+        language_model_learns=stage == 2 and not lora,
         image_tokens=config.image_tokens,
         vision_width=vision.hidden_size,
         vision_inner=vision.intermediate_size,
@@ -85,4 +111,7 @@ def sizes(config: "ParrotConfig", stage: int) -> Sizes:
         experts=config.num_experts,
         expert_inner=config.expert_intermediate_size,
         expert_inputs=2 if config.expert_kind == "swiglu" else 1,
+        tied=bool(config.tie_word_embeddings),
+        lora=lora,
     )
+    return replace(found, trained=trained + found.layers * found.adapter_weights)

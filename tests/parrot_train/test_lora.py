@@ -1,8 +1,9 @@
 """Adapters in stage 2, end to end on tiny backbones: what learns, what is kept on the way, what is published."""
 
-import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -294,14 +295,17 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch, missing, nam
         lora.check_lora(stage, launched=True)
 
 
-def test_a_launcher_is_refused_before_anything_is_written(train, tmp_path, monkeypatch):
-    train(1)
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MASTER_PORT", "29641")
-    with pytest.raises(InputError, match="without a launcher, or --set stage2.lora.rank=0"):
-        train(2, *LORA)
-    assert not Path("runs/nano/stage2").exists()
+def test_a_launcher_is_refused_before_anything_is_written(config_file, data, tmp_path):
+    ranks = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    command = [sys.executable, "-m", "parrot_train", "stage2", "--config", config_file, "--data", str(data())]
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [*command, "--set", "stage2.lora.rank=4"], cwd=tmp_path, env=os.environ | ranks, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "start parrot-train without a launcher, or --set stage2.lora.rank=0" in line
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 # --- by the command line --------------------------------------------------------------------------------------------

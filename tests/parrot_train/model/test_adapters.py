@@ -128,7 +128,10 @@ def test_nf4_is_four_bits_and_what_the_scales_take():
     numbers = 512 * 320
     assert held == numbers * (4 + 8 / 64 + 32 / (64 * 256)) / 8 + 4 * (256 + 16 + 1)
     assert parameter_count(layer.weight) == numbers
-    values = (layer.dense().detach().double() / layer.dense().abs().double().reshape(-1, 64).amax(1).repeat_interleave(64).reshape(320, 512)).unique()
+    values = (
+        layer.dense().detach().double()
+        / layer.dense().abs().double().reshape(-1, 64).amax(1).repeat_interleave(64).reshape(320, 512)
+    ).unique()
     nearest = np.abs(values.numpy()[:, None] - np.array(NF4)).min(axis=1)
     assert nearest.max() < 1e-6
 

@@ -5,12 +5,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from parrot_benchmarks.training_memory import Case, measured, planned
 from parrot_train.config import Stage1Config, Stage2Config
+from parrot_train.distributed import parameter_count
+from parrot_train.model import ParrotForConditionalGeneration
+from parrot_train.model.adapters import add_adapters
+from parrot_train.model.trainable import set_trainable
 from parrot_train.planning.memory import rank_memory
 from parrot_train.planning.sizes import sizes
 
@@ -32,6 +38,17 @@ _CASES = [
     Case("llava", zero=3, recompute=True, experts=0),
     Case("siglip-qwen3", zero=3, vision="siglip_vision_model", text="qwen3"),
     Case("chinese-clip-llama", zero=3, recompute=True, vision="chinese_clip_vision_model", text="llama"),
+    *(
+        Case(
+            f"lora-{precision}-{quantize}-{recompute}", 2, precision, 0, recompute, rank=4, quantize=quantize, width=128
+        )
+        for precision in ("fp32", "bf16")
+        for quantize in ("none", "nf4")
+        for recompute in (False, True)
+    ),
+    Case("lora-wide", recompute=True, rank=32, width=128, tied=True),
+    Case("lora-two", recompute=True, rank=4, width=128, targets=("q_proj", "v_proj")),
+    Case("lora-three", precision="fp32", rank=4, width=128, targets=("k_proj", "o_proj", "up_proj")),
 ]
 
 
@@ -43,6 +60,45 @@ def test_activations_and_operations_of_a_real_step(case):
     # Left out: short-lived tensors beside those that the formula names.
     assert plan.peak == pytest.approx(real.peak, rel=0.15)
     assert plan.flops == pytest.approx(real.flops, rel=0.02)
+
+
+def test_dropout_keeps_what_it_left_out():
+    """A bool for every input of an adapter on a GPU; torch on a CPU keeps four bytes."""
+    case = Case("dropout", rank=4, width=128, dropout=0.1)
+    inputs = 3 * 128 + 128 + 2 * 128 + 11 * 128 // 4
+    difference = 3 * case.rows * case.length * case.layers * inputs
+    assert planned(case).saved + difference == pytest.approx(measured(case).saved, rel=0.03)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_states_of_a_model_with_adapters(precision, quantize, tied):
+    """Every weight's own bytes, packed ones and their scales among them; what learns is float32, with two moments."""
+    # Widths of whole blocks of 64, and enough of them for the 1.3 KiB of tables in each layer to be little.
+    case = Case("states", 2, precision, rank=4, quantize=quantize, tied=tied, width=512, layers=2, expert_kind="swiglu")
+    torch.manual_seed(0)
+    model = ParrotForConditionalGeneration(case.config())
+    add_adapters(model, case.lora, seed=0, products=torch.bfloat16 if precision == "bf16" else torch.float32)
+    counts = set_trainable(model, 2)
+    shape = sizes(case.config(), 2, case.lora)
+    assert shape.trained == sum(counts.values())
+    assert shape.trained + shape.frozen == sum(map(parameter_count, model.parameters()))
+    held = {each.data_ptr(): each.nbytes for each in (*model.parameters(), *model.buffers())}
+    memory = rank_memory(shape, Stage2Config(precision=precision), 0, 1, case.batch())
+    assert memory.weights == pytest.approx(sum(held.values()), rel=0.003)
+    assert (memory.gradients, memory.optimiser) == (4 * shape.trained, 8 * shape.trained)
+    if quantize == "nf4":
+        linear = 2 * shape.layer_weights
+        plain = rank_memory(
+            sizes(case.config(), 2, replace(case.lora, quantize="none")),
+            Stage2Config(precision=precision),
+            0,
+            1,
+            case.batch(),
+        )
+        products = 2 if precision == "bf16" else 4
+        assert plain.weights - memory.weights == pytest.approx(linear * (products - 4.127 / 8), rel=1e-4)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """``parrot-train plan``: lengths, arithmetic by hand, verdicts, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,6 +141,44 @@ def test_what_does_not_fit_says_what_does():
     assert alone.suggestion.zero == 3
 
 
+def test_adapters_are_planned_for_one_gpu():
+    """7B in 4-bit weights in 24 GiB, in bfloat16 ones in 80; whole it fits on neither."""
+    small, large = Machine(1, "rtx-4090", GPUS["rtx-4090"]), Machine(1, "a100", GPUS["a100"])
+
+    def fits(config, machine):
+        (stage,) = make_plan(load_config(config), machine, utilisation=0.4, stages=(2,)).stages
+        assert config == PAPER or [fit.zero for fit in stage.fits] == [0]
+        return stage.fits[0].fits
+
+    assert fits("parrot-qwen2-7b-qlora", small)
+    assert fits("parrot-qwen2-7b-lora", large)
+    assert not fits("parrot-qwen2-7b-lora", small)
+    assert not fits(PAPER, large)
+    tiny = Machine(1, "tiny", replace(GPUS["a10"], memory=12))
+    (stage,) = make_plan(load_config("parrot-qwen2-7b-qlora"), tiny, utilisation=0.4, stages=(2,)).stages
+    assert stage.suggestion is None
+    result = plan("--config", "parrot-qwen2-7b-qlora", "--stage", "2", "--gpu-memory", "12")
+    assert "adapters of rank 128 beside weights in NF4" in result.stdout
+    assert "adapters are trained on one GPU, and a sample alone is too much for this one" in result.stdout
+    (found,) = json.loads(plan("--config", "parrot-qwen2-7b-qlora", "--stage", "2", "--json").stdout)["stages"]
+    assert found["lora"]["quantize"] == "nf4"
+
+
+def test_the_operations_of_adapters_by_hand():
+    """Base weights: 2 forward and 2 back per number and token; adapters: 2 and 4."""
+    (whole,) = make_plan(load_config(PAPER), Machine(1, "a100", GPUS["a100"]), utilisation=0.4, stages=(2,)).stages
+    config = load_config("parrot-qwen2-7b-lora")
+    (stage,) = make_plan(config, Machine(1, "a100", GPUS["a100"]), utilisation=0.4, stages=(2,)).stages
+    inputs_and_outputs = 2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944)
+    adapters = 28 * 128 * inputs_and_outputs
+    assert stage.flops.forward - whole.flops.forward == pytest.approx(2 * stage.tokens * adapters, rel=1e-6)
+    frozen = 28 * (2 * 3584 * (3584 + 512) + 3 * 3584 * 18944) * stage.tokens
+    output = 128 * 150 * 3584 * 152064
+    assert whole.flops.backward - stage.flops.backward == pytest.approx(
+        2 * frozen + 2 * output - 4 * stage.tokens * adapters, rel=0.02
+    )
+
+
 def test_gradient_checkpointing_is_suggested_where_it_helps():
     config = load_config("parrot-qwen2-0.5b", ["stage2.gradient_checkpointing=false", "stage2.micro_batch=1"])
     (stage,) = make_plan(config, Machine(1, "x", GPUS["a10"]), utilisation=0.4, stages=(2,)).stages
@@ -159,6 +198,7 @@ def test_gradient_checkpointing_is_suggested_where_it_helps():
         (("--config", PAPER, "--set", "backbones.llm=Qwen/Qwen2-7B"), "did you mean 'Qwen/Qwen2-7B-Instruct'?"),
         (("--config", PAPER, "--set", "data.stage1=[own.json]"), "own.json: not here to be measured"),
         (("--set", "data.nano_folder=none"), "draw it with `parrot-train nano data`"),
+        (("--config", "parrot-qwen2-7b-lora", "--gpus", "2"), "stage2.lora.rank is 128 and there are 2 GPUs"),
         (("--stage", "1", "--data", "none.json"), "none.json: not here"),
     ],
 )
