@@ -6,6 +6,7 @@ trains projector, mixture and language model. The vision encoder is frozen in bo
 result, adds experts for further languages, and trains these alone.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -123,6 +124,8 @@ def _train(request: StageRequest, old: dict[str, Any] | None, ranks: Ranks, sign
 
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, which transformers imports where it is, else warns
+    # transformers imports it where it is, and on a CPU it warns that it lacks a kernel which is not used here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading and saving weights: the bars of data and training say what takes time

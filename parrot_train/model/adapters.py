@@ -9,7 +9,6 @@ float32 weight anyway: the results have the same bits, in half the memory. Nothi
 ``parrot_train.lora``.
 """
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -133,8 +132,6 @@ class _FrozenProduct(torch.autograd.Function):
 
 
 def _kernels() -> Any:
-    # On a CPU it warns that a kernel is missing that it would fetch from a hub, and that is not used here.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import bitsandbytes.functional
 
     return bitsandbytes.functional
