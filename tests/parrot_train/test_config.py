@@ -41,10 +41,23 @@ def test_the_printed_config_reads_back_equal(tmp_path):
 
 
 def test_every_setting_is_documented():
-    for section in dataclasses.fields(TrainConfig):
-        value = getattr(TrainConfig(), section.name)
-        for entry in dataclasses.fields(value) if dataclasses.is_dataclass(value) else [section]:
-            assert len(entry.metadata["doc"]) > 10, entry.name
+    def check(section):
+        for entry in dataclasses.fields(section):
+            value = getattr(section, entry.name)
+            if dataclasses.is_dataclass(value):
+                check(value)
+            else:
+                assert len(entry.metadata["doc"]) > 10, entry.name
+
+    check(TrainConfig())
+
+
+def test_a_section_inside_a_section_prints_and_reads_back(tmp_path):
+    config = load_config("nano", ["stage2.lora.rank=16", "stage2.lora.targets=[q_proj, down_proj]"])
+    assert config.stage2.lora.targets == ("q_proj", "down_proj")
+    path = tmp_path / "own.yaml"
+    path.write_text(to_yaml(config))
+    assert load_config(str(path)) == config
 
 
 def test_numbers_without_a_dot_are_numbers(tmp_path):
