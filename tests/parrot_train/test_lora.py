@@ -327,3 +327,15 @@ def test_two_turns_by_the_command_line(config_file, data, tmp_path, monkeypatch)
     assert not any("vision_tower" in name or "embed_tokens" in name for name in changed)
     with safe_open("runs/nano/on/model.safetensors", "pt") as opened:
         assert opened.metadata() == {"format": "pt"}
+
+
+def test_an_export_takes_the_finished_run_and_a_checkpoint_on_the_way(train):
+    """The same tensors from both: merged once and stored, and merged as they are read."""
+    from parrot_export.checkpoint import open_checkpoint
+
+    train(1)
+    run = train(2, *LORA)
+    finished, halfway = open_checkpoint(run), open_checkpoint(run / "checkpoints" / "checkpoint-5")
+    assert finished.tensors.keys() == halfway.tensors.keys()
+    for name, tensor in finished.tensors.items():
+        np.testing.assert_array_equal(tensor.load(), halfway.tensors[name].load(), err_msg=name)
