@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -296,7 +297,9 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch, missing, nam
 
 
 def test_a_launcher_is_refused_before_anything_is_written(config_file, data, tmp_path):
-    ranks = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    with socket.create_server(("localhost", 0)) as free:
+        port = str(free.getsockname()[1])
+    ranks = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     command = [sys.executable, "-m", "parrot_train", "stage2", "--config", config_file, "--data", str(data())]
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
