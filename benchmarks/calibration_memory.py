@@ -7,23 +7,23 @@ of its encoder and a small vocabulary, so that a layer is all there is; then cal
 prints minutes and peak memory as Markdown.
 """
 
-import os
+import multiprocessing
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
 
-from parrot_train.architectures import named_architecture
-from parrot_train.random_checkpoint import write_random_checkpoint
+from parrot_benchmarks.export_streaming import CLI, timed
 
 ENCODER_LAYERS, VOCABULARY = 3, 4096
 
 
 def write_model(architecture: str, layers: int, folder: Path) -> None:
     """A checkpoint in ``folder``, bfloat16; one that is there is kept."""
+    from parrot_train.architectures import named_architecture
+    from parrot_train.random_checkpoint import write_random_checkpoint
+
     if folder.exists():
         return
     config = named_architecture(architecture)
@@ -32,19 +32,6 @@ def write_model(architecture: str, layers: int, folder: Path) -> None:
     text.num_hidden_layers, text.vocab_size = layers, VOCABULARY
     text.layer_types = text.layer_types[:layers]
     write_random_checkpoint(config, folder)
-
-
-def calibrate(checkpoint: Path, scales: Path, method: str, per_language: int, threads: int) -> tuple[float, float]:
-    """Seconds, and the MiB of memory at most."""
-    shutil.rmtree(scales, ignore_errors=True)
-    command = [Path(sys.executable).parent / "parrot-calibrate", checkpoint, "-o", scales, "--int4", method]
-    command += ["--per-language", per_language, "--threads", threads]
-    start = time.monotonic()
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{checkpoint}: could not be calibrated")
-    return time.monotonic() - start, usage.ru_maxrss / 1024
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -59,9 +46,19 @@ def main(architecture: str, layers: str, method: str, per_language: int, threads
     click.echo("| layers | weights, GiB | minutes | peak memory, GiB |\n|---:|---:|---:|---:|")
     for count in map(int, layers.split(",")):
         checkpoint = folder / f"{architecture}-{count}"
-        write_model(architecture, count, checkpoint)
+        # In a process of its own: a child's peak memory counts what its parent had when it was started.
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write_model, args=(architecture, count, checkpoint)
+        )
+        writer.start()
+        writer.join()
+        if writer.exitcode:
+            sys.exit(f"{checkpoint}: could not be written")
         size = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) / 2**30
-        seconds, memory = calibrate(checkpoint, folder / f"scales-{count}", method, per_language, threads)
+        scales = folder / f"scales-{count}"
+        shutil.rmtree(scales, ignore_errors=True)
+        options = ("--int4", method, "--per-language", per_language, "--threads", threads)
+        seconds, memory = timed(CLI / "parrot-calibrate", checkpoint, "-o", scales, *options)
         click.echo(f"| {count} | {size:.2f} | {seconds / 60:.1f} | {memory / 1024:.2f} |")
 
 

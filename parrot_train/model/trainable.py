@@ -22,8 +22,7 @@ def set_trainable(model: nn.Module, stage: int | str, *, kept: int = 0) -> dict[
     Of the mixture the first ``kept`` experts and their rows of the router do not learn either. They lie in the same
     tensors as the others, so it is their gradient that is made zero, before anything adds it up: AdamW without decay
     then leaves every bit of them. Tied embeddings belong to the LLM. Where that has adapters (``add_adapters``), they
-    alone of it learn. Raises ValueError for a stage that is not 1, 2 or
-    "extend".
+    alone of it learn. Raises ValueError for a stage that is not 1, 2 or "extend".
     """
     if stage not in STAGES:
         raise ValueError(f"stage is {stage}; expected 1, 2 or 'extend'")
