@@ -130,15 +130,25 @@ class LaunchedRanks(Ranks):
         self._store = distributed.PrefixStore(f"parrot/{self._attempt}", client)
         self._store.set(f"beat/{self.rank}", "0")
         distributed.barrier(self._talk)
-        threading.Thread(target=self._watch, name="parrot-ranks", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, name="parrot-ranks", daemon=True)
+        self._watcher.start()
 
     def leave(self) -> None:
         """Wait for all ranks to get here, and part."""
         from torch import distributed
 
         distributed.barrier(self._talk)
-        self._left.set()
+        self.stop_watching()
         distributed.destroy_process_group()
+
+    def stop_watching(self) -> None:
+        """End the thread that looks after the others.
+
+        A daemon thread that is inside the store's C++ code when the interpreter ends is unwound through it, which
+        aborts the process, whatever its exit code was to be.
+        """
+        self._left.set()
+        self._watcher.join(_GRACE_SECONDS)  # a store whose machine is gone may keep it waiting for minutes
 
     def from_main(self, work: Callable[[], T]) -> T:
         from torch import distributed
@@ -272,6 +282,8 @@ def joined() -> Iterator[Ranks]:
         if is_lost_peer(error):
             raise LostRankError(failure.message) from error
         raise
+    finally:
+        ranks.stop_watching()
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -1,6 +1,10 @@
 """How ranks agree on what ended them. Real ranks are in test_launch.py; here, a store and a clock of our own."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -145,3 +149,33 @@ def test_what_a_lost_peer_looks_like():
     assert distributed.is_lost_peer(DistStoreError("x"))
     assert not distributed.is_lost_peer(RuntimeError("PytorchStreamWriter failed writing file"))
     assert not distributed.is_lost_peer(LostRankError("gloo"))
+
+
+PARTING = """
+import sys, threading
+from parrot_train import distributed
+
+distributed._BEAT_SECONDS = 1e-6  # so that the end comes while the thread is in the store's code
+try:
+    with distributed.joined():
+        threading.Event().wait(0.1)
+        sys.exit(int(sys.argv[1]))
+finally:
+    print([thread.name for thread in threading.enumerate()])
+"""
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_rank_ends_with_its_exit_code_and_not_in_the_middle_of_a_heartbeat(code):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PARTING, str(code)],
+        env=os.environ | environment | {"MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (code, "['MainThread']\n"), done.stderr
