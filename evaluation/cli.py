@@ -1,15 +1,31 @@
-"""``parrot-eval``: measure a model on a benchmark."""
+"""``parrot-eval``: measure a model on a benchmark, and look at what was measured."""
 
 from pathlib import Path
 
 import click
 
-from parrot_runtime.command import ParrotCommand, verbose_option
+from parrot_runtime.command import DefaultGroup, verbose_option
 
 _EPILOG = "Example: parrot-eval nano --model bundles/nano-fp16 --languages tr,ar --limit 200"
 
 
-@click.command(cls=ParrotCommand, epilog=_EPILOG)
+class _DefaultRun(DefaultGroup):
+    default = "run"
+
+
+@click.group(cls=_DefaultRun, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="parrot-edge")
+@verbose_option
+def main() -> None:
+    """Measure a model on a benchmark: nano, MMMB or MMBench_dev.
+
+    \b
+    parrot-eval nano --model bundles/nano-fp16
+    parrot-eval MMMB --model bundles/mine --data LMUData
+    """
+
+
+@main.command(epilog=_EPILOG)
 @click.argument("benchmark")
 @click.option(
     "--model",
@@ -45,7 +61,7 @@ _EPILOG = "Example: parrot-eval nano --model bundles/nano-fp16 --languages tr,ar
 @click.option("--force", is_flag=True, help="Ask every question again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @verbose_option
-def main(as_json: bool, by_category: bool, **options) -> None:
+def run(as_json: bool, by_category: bool, **options) -> None:
     """Measure a model on BENCHMARK: nano, MMMB or MMBench_dev.
 
     Prints accuracy per language with the number of questions and 95 % intervals. Answers are kept as they come: the

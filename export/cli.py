@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from parrot_export.progress import progress_bar
-from parrot_runtime.command import ParrotGroup, verbose_option
+from parrot_runtime.command import DefaultGroup, verbose_option
 from parrot_runtime.flavours import FLAVOURS
 from parrot_runtime.names import TARGETS, TENSORRT_DIALECTS
 
@@ -20,25 +20,8 @@ _vision_tower_option = click.option(
 )
 
 
-class _DefaultExport(ParrotGroup):
-    """A group whose first command needs not be named: ``parrot-export --fp16`` is ``parrot-export export --fp16``."""
-
+class _DefaultExport(DefaultGroup):
     default = "export"
-
-    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        own = {name for parameter in self.get_params(context) for name in (*parameter.opts, *parameter.secondary_opts)}
-        first = next((argument for argument in arguments if argument not in ("-v", "--verbose")), None)
-        if first is None or (first not in self.commands and first not in own):
-            arguments = [self.default, *arguments]
-        return super().parse_args(context, arguments)
-
-    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """The default command's options stand in the group's help: that is where people look for them."""
-        command = self.commands[self.default]
-        options = [option for option in command.params if isinstance(option, click.Option) and option.name != "verbose"]
-        with formatter.section("Options of export"):
-            formatter.write_dl([record for option in options if (record := option.get_help_record(context))])
-        super().format_options(context, formatter)
 
 
 @click.group(cls=_DefaultExport, context_settings={"help_option_names": ["-h", "--help"]})

@@ -57,3 +57,27 @@ class ParrotGroup(_OneLineErrors, click.Group):
     """A click group with Parrot's error rules; its commands inherit them."""
 
     command_class = ParrotCommand
+
+
+class DefaultGroup(ParrotGroup):
+    """A group whose first command need not be named: ``parrot-export --fp16`` is ``parrot-export export --fp16``.
+
+    ``default``, a class attribute, is that command's name; its options stand in the group's help, where people look
+    for them.
+    """
+
+    default: str
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        own = {name for parameter in self.get_params(context) for name in (*parameter.opts, *parameter.secondary_opts)}
+        first = next((argument for argument in arguments if argument not in ("-v", "--verbose")), None)
+        if first is None or (first not in self.commands and first not in own):
+            arguments = [self.default, *arguments]
+        return super().parse_args(context, arguments)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        command = self.commands[self.default]
+        options = [option for option in command.params if isinstance(option, click.Option) and option.name != "verbose"]
+        with formatter.section(f"Options of {self.default}"):
+            formatter.write_dl([record for option in options if (record := option.get_help_record(context))])
+        super().format_options(context, formatter)
