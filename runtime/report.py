@@ -34,7 +34,9 @@ def as_json(
     """One line of JSON."""
     result = {"answer": answer.text, "finish": answer.finish}
     if explained is not None:
-        result["explanation"] = json.loads(json.dumps(asdict(explained)), parse_float=lambda text: round(float(text), 6))
+        result["explanation"] = json.loads(
+            json.dumps(asdict(explained)), parse_float=lambda text: round(float(text), 6)
+        )
     return _json(question, result, answer, images, bundle, reached)
 
 
