@@ -17,12 +17,13 @@ from accelerate.state import AcceleratorState
 from deepspeed.utils import safe_get_full_fp32_param
 from safetensors.torch import save_file
 
+from parrot_train.arguments import training_arguments
 from parrot_train.checkpoint import load_checkpoint
-from parrot_train.config import load_config
+from parrot_train.config_files import load_config
 from parrot_train.data.prepare import prepare
 from parrot_train.model.trainable import set_trainable
 from parrot_train.recipe import image_recipe, write_companions
-from parrot_train.trainer import ParrotTrainer, training_arguments
+from parrot_train.trainer import ParrotTrainer
 
 # DeepSpeed would compile a shared-memory all-reduce in C++ for ranks of one machine, and do without it elsewhere.
 import_module("deepspeed.comm.torch").build_shm_op = lambda: None
