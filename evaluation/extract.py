@@ -12,6 +12,17 @@ from parrot_evaluation.text import clean, normalise
 from parrot_evaluation.yes_no import Polarity, yes_no, yes_no_options
 
 _KIT_SPACES = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+# Phrases of refusal that end the kit's search, wherever they stand, and the mark of a failed call, which skips letters.
+_KIT_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+_KIT_FAILED = "Failed to obtain answer via API"
+# The kit reads Yes and No by the rules for short answers of VQA: these go, or become a space (see kit_yes_no).
+_KIT_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_KIT_PERIODS = 32
 
 
 @dataclass(frozen=True)
@@ -25,23 +36,39 @@ class Extraction:
 def kit_letter(answer: str, options: Mapping[str, str]) -> str | None:
     """VLMEvalKit's exact matching; ``options`` maps letters to texts.
 
-    The characters ``.()[],:;!*#{}`` become spaces. Exactly one option letter among the tokens is the answer (a token
-    ``Z`` without any is a refusal); otherwise exactly one option text inside the lower-cased answer; otherwise None.
+    A phrase of refusal is no answer. The characters ``.()[],:;!*#{}`` become spaces. Exactly one option letter among
+    the tokens is the answer (a token ``Z`` without any is a refusal); otherwise exactly one option text inside the
+    lower-cased answer; otherwise None. Source: ``can_infer`` in ``vlmeval/utils/matching_util.py`` of mid-2024.
     """
-    tokens = set(answer.translate(_KIT_SPACES).split())
-    letters = [letter for letter in options if letter in tokens]
-    if len(letters) == 1:
-        return letters[0]
-    if not letters and "Z" in tokens:
-        return None
+    if _KIT_FAILED not in answer:
+        if any(refusal in answer for refusal in _KIT_REFUSALS):
+            return None
+        tokens = set(answer.translate(_KIT_SPACES).split())
+        letters = [letter for letter in options if letter in tokens]
+        if len(letters) == 1:
+            return letters[0]
+        if not letters and "Z" in tokens:
+            return None
     lowered = answer.lower()
     texts = [letter for letter, text in options.items() if text.lower() in lowered]
     return texts[0] if len(texts) == 1 else None
 
 
 def kit_yes_no(answer: str) -> Polarity | None:
-    """VLMEvalKit's reading of a plain Yes/No answer, which knows English only: one of the words, not both."""
-    words = set(re.sub(r"[^\w\s]", " ", answer.lower()).split())
+    """VLMEvalKit's reading of a plain Yes/No answer, which knows English only: one of the words, not both.
+
+    A mark of punctuation that has a space on either side somewhere goes, any other becomes a space; all of them go
+    where a comma stands between digits; then the first 32 periods that no digit follows go. Colons, asterisks and
+    apostrophes stay, so ``**Yes**`` says nothing. Source: ``YOrN_Extraction`` in ``vlmeval/dataset/utils/yorn.py`` and
+    ``process_punctuation``.
+    """
+    lowered = answer.lower()
+    thousands = re.search(r"\d,\d", lowered) is not None
+    text = lowered
+    for mark in _KIT_PUNCTUATION:
+        beside_space = f"{mark} " in lowered or f" {mark}" in lowered
+        text = text.replace(mark, "" if beside_space or thousands else " ")
+    words = re.sub(r"\.(?!\d)", "", text, count=_KIT_PERIODS).split()
     said: list[Polarity] = [word for word in ("yes", "no") if word in words]
     return said[0] if len(said) == 1 else None
 
