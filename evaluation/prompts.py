@@ -19,4 +19,6 @@ def prompt(row: Row, benchmark: Benchmark, instruction: Instruction = "own") -> 
     if row.kind == "open" or (row.kind == "yes_no" and benchmark.yes_no == "plain"):
         return f"{row.hint}\n{row.question}" if row.hint else row.question
     language = row.language if instruction == "own" or row.language == "zh" else "en"
-    return multiple_choice(row.question, tuple(row.options.values()), language, hint=row.hint)
+    return multiple_choice(
+        row.question, tuple(row.options.values()), language, hint=row.hint, letters="".join(row.options)
+    )

@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from parrot_evaluation.benchmarks import Measure
+from parrot_evaluation.composite import Score, all_notes
 from parrot_evaluation.report import Report
 from parrot_evaluation.scoring import Cell
 from parrot_runtime.languages import BY_CODE
@@ -23,6 +24,8 @@ def markdown(report: Report, *, by_category: bool = False) -> str:
         _summary(report, measures, _interval),
         _legend(report, measures),
     ]
+    if report.scores:
+        parts.insert(1, _scores(report))
     if by_category:
         parts += _category_parts(report, measures)
     return "\n\n".join(parts) + "\n"
@@ -79,6 +82,25 @@ def _width(text: str) -> int:
     )
 
 
+def _scores(report: Report) -> str:
+    """The figures that are more than shares, and what they lack: a row per group, a column per language and figure."""
+    columns = list(dict.fromkeys((score.language, score.measure) for score in report.scores))
+    by_place = {(score.group, score.language, score.measure): score for score in report.scores}
+    rows = [
+        [group, *(_score(by_place.get((group, *column))) for column in columns)]
+        for group in dict.fromkeys(score.group for score in report.scores)
+    ]
+    shown = table(["score", *(f"{language} {measure}" for language, measure in columns)], rows)
+    notes = "".join(f"- {note}.\n" for note in all_notes(report.scores))
+    return f"{shown}\n\n{notes}".rstrip()
+
+
+def _score(score: Score | None) -> str:
+    if score is None or score.value is None:
+        return _NOTHING
+    return f"{score.value:.1f}" + (f" of {score.maximum:g}" if score.maximum else "") + f" ({score.total})"
+
+
 def _share(cell: Cell | None) -> str:
     return _NOTHING if cell is None or cell.value is None else f"{cell.value:.1f} ({cell.total})"
 
@@ -107,8 +129,14 @@ def _legend(report: Report, measures: Sequence[Measure]) -> str:
     missing = sum(data["without_image"] for data in report.data.values())
     if missing:
         lines.append(f"- {missing} rows without a picture were left out.")
+    unanswerable = sum(data["unanswerable"] for data in report.data.values())
+    if unanswerable:
+        lines.append(f"- {unanswerable} rows whose answer is none of their options count as wrong, as in VLMEvalKit.")
     if report.benchmark.licence:
         lines.append(f"- data: {report.benchmark.title}, {report.benchmark.licence}.")
+    for data in report.data.values():
+        stands = f", {data['published']}" if data["published"] else ""
+        lines.append(f"- {data['file']}: SHA-256 {data['sha256']}, MD5 {data['md5']}{stands}.")
     return "\n".join(lines)
 
 
@@ -116,7 +144,9 @@ def _left_out(report: Report, measure: Measure) -> str:
     total = sum(cell.left_out for code in report.languages if (cell := report.find(measure.name, code)))
     if not total:
         return ""
-    return f"; {total} {'pictures without both questions' if measure.unit == 'pair' else 'answers'} left out"
+    return (
+        f"; {total} {'pictures without both questions' if measure.unit in ('pair', 'picture') else 'answers'} left out"
+    )
 
 
 def _category_parts(report: Report, measures: Sequence[Measure]) -> list[str]:
