@@ -148,12 +148,12 @@ _JOINER = r"\s*(?:[/&+–-]|(?<=\s)(?:or|and|ou|e|ve|veya|ya da|и|или)(?=\s)
 
 
 def _joined(text: str, symbols: Mapping[str, str]) -> Iterable[str]:
-    """Both letters of ``A or B``, and all of an answer that is nothing but ``A, B``."""
+    """Both letters of ``A or B``, and all of an answer that is nothing but ``A, B`` or ``A B``."""
     one = f"[{re.escape(''.join(symbol for symbol in symbols if not symbol.islower()))}]"
     found = [
         s for pair in re.findall(rf"{_NO_LETTER_BEFORE}({one}){_JOINER}({one}){_NO_LETTER_AFTER}", text) for s in pair
     ]
-    if re.fullmatch(rf"\W*{one}(?:\s*,\s*{one})+\W*", text):
+    if re.fullmatch(rf"\W*{one}(?:(?:\s*,\s*|\s+){one})+\W*", text):
         found += re.findall(one, text)
     return [symbols[symbol] for symbol in found]
 
@@ -162,7 +162,8 @@ _OPENING, _CLOSING = r"[(\[{<\"'“‘«„「『【《*_`$]", r"[)\]}>\"'”’
 
 
 def _in_front(text: str, symbols: Mapping[str, str], options: Mapping[str, str]) -> Iterable[str]:
-    """``B) …``, ``(c) …``, ``**D**``, and ``B dog`` where B is ``dog``; of every line, so that a list gives several."""
+    """``B) …``, ``(c) …``, ``**D**``, and ``B dog`` where B is ``dog``; of every line, so that a list gives several, as
+    ``A. dog B. cat`` on one line does."""
     for match in re.finditer(rf"^[\s#>\-]*{_OPENING}*{_standing(symbols)}(.*)", text, re.MULTILINE):
         symbol, rest = match.groups()
         small_word = _may_be_word(symbol) and symbol.islower()
@@ -171,6 +172,16 @@ def _in_front(text: str, symbols: Mapping[str, str], options: Mapping[str, str])
         own = normalise(options[symbols[symbol]])
         if delimited or (own and normalise(rest).startswith(own)):
             yield symbols[symbol]
+            yield from _listed_behind(rest, symbols, options)
+
+
+def _listed_behind(rest: str, symbols: Mapping[str, str], options: Mapping[str, str]) -> Iterable[str]:
+    """Further letters on a line that have their own text behind them: ``… B. cat``."""
+    for match in re.finditer(rf"(?<=\s){_standing(symbols)}\s{{0,3}}[.):、]\s{{0,3}}", rest):
+        own = normalise(options[symbols[match[1]]])
+        # Marks and spaces that normalising drops make a text longer, seldom twice as long.
+        if own and normalise(rest[match.end() : match.end() + 2 * len(own) + 8]).startswith(own):
+            yield symbols[match[1]]
 
 
 def _in_brackets(text: str, symbols: Mapping[str, str]) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """Reports as Markdown that a terminal shows well: columns are aligned, Chinese counted as double width."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from parrot_evaluation.benchmarks import Measure
@@ -32,18 +33,33 @@ def markdown(report: Report, *, by_category: bool = False) -> str:
 
 
 def disagreements(report: Report) -> str:
-    """The first answers that the two extractions read differently, as a Markdown table."""
+    """What the two extractions read differently: who is right how often, by which rule, and the first answers."""
+    total = len(report.disagreements)
+    if not total:
+        return "Answers that the two extractions read differently: 0\n"
+    verdicts = Counter((s.right, s.kit_right) for s in report.disagreements)
+    title = (
+        f"Answers that the two extractions read differently: {total}; right by the multilingual one alone "
+        f"{verdicts[True, False]}, by VLMEvalKit's alone {verdicts[False, True]}, by neither {verdicts[False, False]}"
+    )
+    places = Counter((_rule_name(s.extraction.rule), s.row.language) for s in report.disagreements)
+    counts = [
+        [rule, *(str(places[rule, code]) for code in report.languages)] for rule in dict.fromkeys(r for r, _ in places)
+    ]
     header = ["language", "index", "right", "kit", "ours", "rule", "answer"]
     rows = [
         (s.row.language, s.row.index, s.row.answer, s.kit or _NOTHING, ours.letter or _NOTHING, ours.rule, s.response)
         for s in report.disagreements[:_SHOWN_DISAGREEMENTS]
         for ours in (s.extraction,)
     ]
-    total = len(report.disagreements)
-    title = f"Answers that the two extractions read differently: {total}" + (
-        f"; the first {_SHOWN_DISAGREEMENTS}, all are in samples.jsonl:" if total > _SHOWN_DISAGREEMENTS else ""
-    )
-    return f"{title}\n\n{table(header, rows)}\n" if rows else f"{title}\n"
+    shown = "All of them:" if total <= _SHOWN_DISAGREEMENTS else f"The first {len(rows)}; all are in samples.jsonl:"
+    parts = (f"{title}.", "By the rule that decided:", table(["rule", *report.languages], counts), shown)
+    return "\n\n".join([*parts, table(header, rows)]) + "\n"
+
+
+def _rule_name(rule: str) -> str:
+    """``letters joined: A and B`` → ``letters joined``."""
+    return rule.partition(":")[0]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

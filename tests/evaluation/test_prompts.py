@@ -45,3 +45,9 @@ def test_yes_no_with_options_or_plain(row_of) -> None:
     row = row_of(yes_no("A", question="q?"))
     assert prompt(row, NANO) == "q?\nA. Yes\nB. No" + INSTRUCTIONS["en"]
     assert prompt(row, replace(NANO, yes_no="plain")) == "q?"
+
+
+def test_options_with_a_gap_keep_their_letters(make_tsv) -> None:
+    path = make_tsv("RealWorldQA.tsv", [{"A": "left", "C": "right", "answer": "C", "question": "q?"}])
+    row = read_tsv(path, language="en", as_published=True).rows[0]
+    assert prompt(row, BENCHMARKS["RealWorldQA"]) == "q?\nA. left\nC. right" + INSTRUCTIONS["en"]
