@@ -54,10 +54,11 @@ def main() -> None:
 @click.option("--by-category", is_flag=True, help="Also one table per measure, by category.")
 @click.option(
     "--instruction",
-    type=click.Choice(["own", "kit-group"]),
+    type=click.Choice(["own", "kit-group", "released"]),
     default="own",
     show_default=True,
-    help="Ask for the letter in the question's language, or as VLMEvalKit's groups do: in English, but for Chinese.",
+    help="Ask for the letter in the question's language, or as VLMEvalKit's groups do: in English, but for Chinese; "
+    "released adds the released Parrot's sentences to questions without options.",
 )
 @download_options
 @judge_options
