@@ -34,7 +34,8 @@ NANO_FOLDER = Path("runs/nano/evaluation")
 FURTHER_NANO_FOLDER = Path("runs/nano/evaluation-further")
 
 
-def _note(line: str) -> None:
+def note(line: str) -> None:
+    """One line on stderr."""
     click.echo(f"parrot-eval: {line}", err=True)
 
 
@@ -58,11 +59,11 @@ def run_benchmark(
     chosen = find_benchmark(benchmark)
     _check_judge(chosen, judge)
     if download is not None:
-        download_files(chosen, data, languages, mirror=download.mirror, note=_note)
+        download_files(chosen, data, languages, mirror=download.mirror, note=note)
     read = read_tables(chosen, data, choose_languages(chosen, languages, data), skip_missing_images=skip_missing_images)
-    opened = open_bundle(model or _default_bundle(), max_new_tokens=chosen.max_new_tokens, note=_note)
+    opened = open_bundle(model or default_bundle(), max_new_tokens=chosen.max_new_tokens, note=note)
     folder = output / chosen.name / run_name(opened, chosen, instruction)
-    with Journal(folder / "answers.jsonl") as journal, _progress_bar() as progress:
+    with Journal(folder / "answers.jsonl") as journal, progress_bar() as progress:
         if force:
             journal.clear()
         samples = evaluate(
@@ -80,7 +81,7 @@ def run_benchmark(
         scores = _judged_scores(samples, judge, folder / "judgements.jsonl", force=force)
     report = build(chosen, read, samples, model=opened.name, settings=settings, scores=scores)
     text = write_report(folder, report, samples)
-    click.echo(f"parrot-eval: kept in {folder}", err=True)
+    note(f"kept in {folder}")
     return text if as_json else tables.markdown(report, by_category=by_category)
 
 
@@ -94,7 +95,7 @@ def _check_judge(benchmark: Benchmark, judge: Judge | None) -> None:
 
 
 def _judged_scores(samples: list[Sample], judge: Judge, path: Path, *, force: bool) -> list[composite.Score]:
-    with JudgementJournal(path) as journal, _progress_bar("judging") as progress:
+    with JudgementJournal(path) as journal, progress_bar("judging") as progress:
         if force:
             journal.clear()
         return composite.judge_scores(judge_answers(samples, judge, journal, progress=progress))
@@ -138,16 +139,17 @@ def _nano_files(languages: tuple[str, ...]) -> dict[str, Path]:
         if not set(languages) & set(spoken):
             continue
         if not folder.exists():
-            click.echo(f"parrot-eval: drawing nano's held-out pictures under {folder}", err=True)
+            note(f"drawing nano's held-out pictures under {folder}")
         files |= ensure_evaluation(folder, languages=spoken)
     return files
 
 
-def _default_bundle() -> Path:
+def default_bundle() -> Path:
+    """The bundle that ``parrot-run`` takes, said on stderr."""
     from parrot_runtime.bundles import find_bundle
 
     folder = find_bundle().folder
-    click.echo(f"parrot-eval: measuring {folder}", err=True)
+    note(f"measuring {folder}")
     return folder
 
 
@@ -170,7 +172,7 @@ def write_report(folder: Path, report: Report, samples: list[Sample]) -> str:
 
 
 @contextmanager
-def _progress_bar(label: str = "answering") -> Iterator[Progress]:
+def progress_bar(label: str = "answering") -> Iterator[Progress]:
     """A bar on stderr where that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None

@@ -38,7 +38,11 @@ def open_bundle(folder: Path, *, max_new_tokens: int, note: Callable[[str], None
             for answer in answers
         ]
 
+    return Model(*identity(parrot, folder), ask)
+
+
+def identity(parrot: Parrot, folder: Path) -> tuple[str, str]:
+    """Name and fingerprint of the bundle in ``folder``, loaded as ``parrot``."""
     # The manifest lists the hash of every file, and loading has checked them. Engines may answer otherwise than graphs.
     digest = hashlib.sha256((folder / MANIFEST_NAME).read_bytes() + parrot.backend.encode()).hexdigest()
-    manifest = parrot.manifest
-    return Model(f"{manifest.name} {manifest.precision}", digest, ask)
+    return f"{parrot.manifest.name} {parrot.manifest.precision}", digest
