@@ -212,9 +212,13 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark called ``name``, in any case. Raises InputError with the nearest known name."""
+    """The benchmark called ``name``, by us or as its file is (``SEEDBench_IMG``), in any case.
+
+    Raises InputError with the nearest known name.
+    """
     for known, benchmark in BENCHMARKS.items():
-        if known.lower() == name.lower():
+        names = (known, (benchmark.english or known).removesuffix(".tsv"))
+        if name.lower() in (each.lower() for each in names):
             return benchmark
     raise InputError(f"no benchmark '{name}'; known are {', '.join(BENCHMARKS)}{nearest(name, BENCHMARKS)}")
 

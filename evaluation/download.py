@@ -99,6 +99,7 @@ def _alone(partial: Path) -> Iterator[BinaryIO]:
         try:
             yield output
         finally:
+            output.flush()
             # An empty remainder of a refused request is no use to the next one.
             if partial.exists() and partial.stat().st_size == 0:
                 partial.unlink()

@@ -12,6 +12,12 @@ def test_names_are_found_in_any_case() -> None:
     assert find_benchmark("MMBENCH_DEV") is BENCHMARKS["MMBench_dev"]
 
 
+def test_the_kits_names_are_known_too() -> None:
+    assert find_benchmark("SEEDBench_IMG") is BENCHMARKS["SEED-Bench"]
+    assert find_benchmark("llavabench") is BENCHMARKS["LLaVA-Bench"]
+    assert find_benchmark("ScienceQA_TEST") is BENCHMARKS["ScienceQA"]
+
+
 def test_a_misspelt_name_gets_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no benchmark 'nanno'; known are nano, .*did you mean 'nano'"):
         find_benchmark("nanno")

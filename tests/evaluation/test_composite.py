@@ -82,7 +82,11 @@ def test_a_foreign_category_is_in_no_sum(make_tsv) -> None:
 def test_pictures_are_paired_by_path_within_a_category(make_tsv) -> None:
     # The same picture under two paths is two pictures, and the same path in two categories is two as well.
     same = picture(5)
-    rows = [*pair("count", 0, image=same), *pair("count", 1, image=same), *pair("scene", 0, image=same)]
+    rows = [
+        *pair("count", 0, image=same),
+        *pair("count", 1, image=same),
+        *pair("scene", image=same, image_path="count/0.jpg"),
+    ]
     report = measured(make_tsv, rows, ["Yes", "No", "No", "No", "Yes", "No"])
     cell = report.find("plus", "en")
     assert (cell.right, cell.total, cell.left_out) == (2, 3, 0)

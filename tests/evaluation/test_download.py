@@ -26,6 +26,7 @@ class FileServer(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content, self.cut_at, self.ranges, self.status, self.sized = CONTENT, None, True, 200, True
+        self.claims: str | None = None
         self.asked: list[tuple[str, str | None]] = []
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
 
@@ -52,7 +53,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+            whole = f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+            self.send_header("Content-Range", server.claims or whole)
         if server.sized:
             self.send_header("Content-Length", str(len(server.content) - start))
         self.end_headers()
@@ -109,11 +111,19 @@ def test_a_file_that_is_cut_goes_on_where_it_stopped(server, get, tmp_path: Path
 
 def test_a_server_without_ranges_sends_all_of_it_again(server, get, tmp_path: Path) -> None:
     server.cut_at = 1000
-    with pytest.raises(ParrotError):
+    with pytest.raises(ParrotError, match="1,000 bytes are kept"):
         get()
     server.cut_at, server.ranges = None, False
     get()
     assert (tmp_path / "MME.tsv").read_bytes() == CONTENT
+
+
+def test_a_part_that_was_not_asked_for_is_not_appended(server, get, tmp_path: Path) -> None:
+    (tmp_path / ".MME.tsv.partial").write_bytes(CONTENT[:1000])
+    server.claims = "bytes 5000-5999/6000"
+    with pytest.raises(ParrotError, match=f"its MD5 is {hashlib.md5(CONTENT[1000:]).hexdigest()}"):
+        get()
+    assert names(tmp_path) == []
 
 
 def test_a_part_that_was_all_of_it_is_only_checked(server, get, tmp_path: Path) -> None:

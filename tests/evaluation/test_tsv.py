@@ -219,11 +219,12 @@ def test_any_bytes_are_a_table_or_one_clear_line(tmp_path_factory: pytest.TempPa
 
 def test_published_files_may_have_answers_that_are_no_option_and_gaps(make_tsv) -> None:
     rows = [choice("A", "left", "right"), choice("C", "left", "right"), {"A": "x", "C": "y", "answer": "C"}]
+    rows.append(open_row("two"))  # has no options, so its answer is none of them and right all the same
     path = make_tsv("RealWorldQA.tsv", rows)
-    with pytest.raises(InputError, match="2 of 3 rows cannot be used"):
+    with pytest.raises(InputError, match="2 of 4 rows cannot be used"):
         read_tsv(path, language="en")
     table = read_tsv(path, language="en", as_published=True)
-    assert ([row.answer for row in table.rows], table.unanswerable) == (["A", "C", "C"], 1)
+    assert ([row.answer for row in table.rows], table.unanswerable) == (["A", "C", "C", "two"], 1)
     assert table.rows[2].options == {"A": "x", "C": "y"}
     with pytest.raises(InputError, match="it has no answer"):  # that none can have
         read_tsv(make_tsv("RealWorldQA.tsv", [choice("")]), language="en", as_published=True)
