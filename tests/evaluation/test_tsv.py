@@ -252,3 +252,14 @@ def test_both_checksums_are_those_of_the_file(make_tsv) -> None:
 def test_the_nan_of_pandas_is_no_picture_either(make_tsv) -> None:
     path = make_tsv("ScienceQA_TEST.tsv", [choice(), choice(image="nan"), choice(image="")])
     assert read_tsv(path, language="en", skip_missing_images=True).without_image == 2
+
+
+def test_files_with_every_field_in_quotes_as_the_kit_writes_them(tmp_path: Path) -> None:
+    rows = [{"index": 1, "image": picture(), "question": 'Which "one"?', **choice("A", "a, b", "c")}]
+    path = tmp_path / "MMStar.tsv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    read = read_tsv(path, language="en").rows[0]
+    assert (read.question, read.options, read.hint) == ('Which "one"?', {"A": "a, b", "B": "c"}, "")
