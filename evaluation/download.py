@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from parrot_evaluation.benchmarks import Benchmark, choose_languages, present_files
+from parrot_evaluation.benchmarks import Benchmark, present_files
 from parrot_evaluation.published import Published, find_published
 from parrot_evaluation.tsv import checksums
 from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.languages import parse_languages
 
 # Seconds without a byte.
 _TIMEOUT = 60.0
@@ -30,7 +31,7 @@ Note = Callable[[str], None]
 def download(
     benchmark: Benchmark, folder: Path | None, languages: str | None, *, mirror: str | None, note: Note
 ) -> None:
-    """Fetch the files of ``languages`` (as ``--languages`` has them) that are not in ``folder``.
+    """Fetch the files of ``languages`` (as ``--languages`` has them; else the benchmark's) that are not in ``folder``.
 
     ``mirror`` is an address under which the files have their published names. Raises InputError: no folder given, or
     a file nobody publishes; ParrotError where a file cannot be had, or is another than the published one.
@@ -41,7 +42,7 @@ def download(
         raise InputError("--download: give the folder the files go to with --data")
     if mirror is not None and not re.match(r"https?://[^/]", mirror):
         raise InputError(f"--mirror {mirror}: expected an address such as https://example.org/VLMEval")
-    chosen = choose_languages(benchmark, languages, folder)
+    chosen = parse_languages(languages, benchmark.languages, further=benchmark.further)
     present = present_files(benchmark, folder, chosen) if folder.is_dir() else {}
     files = _published(benchmark, [language for language in chosen if language not in present])
     if files:
@@ -108,7 +109,8 @@ def _alone(partial: Path) -> Iterator[BinaryIO]:
 def _receive(url: str, name: str, output: BinaryIO, note: Note) -> None:
     """Append what is missing of ``url`` to ``output``."""
     have = output.seek(0, os.SEEK_END)
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    headers = {"User-Agent": "parrot-edge"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:

@@ -205,6 +205,15 @@ def test_a_folder_is_made_for_what_is_fetched(server, tmp_path: Path, monkeypatc
     assert names(tmp_path / "new") == ["MME.tsv"]
 
 
+def test_a_translation_of_ones_own_does_not_stand_for_the_published_file(
+    server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parrot_evaluation.published.PUBLISHED", (FILE,))
+    (tmp_path / "MME_tr.tsv").touch()
+    download(BENCHMARKS["MME"], tmp_path, None, mirror=server.url, note=lambda line: None)
+    assert names(tmp_path) == ["MME.tsv", "MME_tr.tsv"]
+
+
 @pytest.mark.parametrize(
     ("name", "languages", "mirror", "said"),
     [
