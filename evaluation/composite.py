@@ -124,8 +124,8 @@ def _judge_group(language: str, group: str, judged: Sequence[Judged]) -> list[Sc
     notes = _judge_notes(judged, read) if group == "overall" else ()
     scores = [
         Score("relative", language, group, relative, len(read), notes=notes),
-        Score("model", language, group, 10 * model, len(read), 100),
-        Score("reference", language, group, 10 * reference, len(read), 100),
+        Score("model", language, group, 10 * model, len(read)),
+        Score("reference", language, group, 10 * reference, len(read)),
     ]
     if len(read[0]) == 2:
         scores.append(Score("position bias", language, group, _bias(read), len(read)))

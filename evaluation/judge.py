@@ -188,16 +188,18 @@ def judge_answers(
     judgements before that are kept.
     """
     requests = [request for sample in samples for request in _requests(sample, judge)]
-    waiting = [request for request in requests if journal.get(request.key) is None]
-    done = len(requests) - len(waiting)
-    progress(done, len(requests))
+    # Equal requests, of equal rows, are one.
+    unique = {request.key: request for request in requests}
+    waiting = [request for key, request in unique.items() if journal.get(key) is None]
+    done = len(unique) - len(waiting)
+    progress(done, len(unique))
     if waiting:
         for request, text, finish in _replies(waiting, judge):
             done += 1
             if text is not None:
                 row = request.sample.row
                 journal.add(Entry(request.key, row.language, row.index, request.reference_first, text, finish))
-            progress(done, len(requests))
+            progress(done, len(unique))
     judged: dict[int, list[Judgement]] = {}
     for request in requests:
         judged.setdefault(id(request.sample), []).append(_judgement(request, journal.get(request.key)))

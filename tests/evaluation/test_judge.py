@@ -119,6 +119,13 @@ def test_only_what_changed_is_judged_again(server, samples, tmp_path: Path) -> N
         assert len(server.bodies) == before + 7
 
 
+def test_equal_rows_are_judged_once(server, samples, tmp_path: Path) -> None:
+    same = dataclasses.replace(samples[0], row=dataclasses.replace(samples[0].row, index="another"))
+    judged = judge_all([samples[0], same], Judge(server.url, "gpt"), tmp_path / "j.jsonl")
+    assert [each.judgements[0].scores for each in judged] == [(8, 6)] * 2
+    assert len(server.bodies) == 1
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -47,7 +47,7 @@ def test_llava_bench_in_two_languages_and_a_second_run(llava: Path, bundle: Path
     # The judge always gives the first 8 and the second 6: no better answer, all of it position.
     overall = next(line for line in result.stdout.splitlines() if line.startswith("| overall"))
     assert [cell.strip() for cell in overall.strip("|").split("|")][1:5] == [
-        *("100.0 (3)", "70.0 of 100 (3)", "70.0 of 100 (3)", "2.0 (3)")
+        *("100.0 (3)", "70.0 (3)", "70.0 (3)", "2.0 (3)")
     ]
     assert "en: both orders judged: the answer that stands first gets +2.00 points" in result.stdout
     assert "zh: both orders judged" in result.stdout
