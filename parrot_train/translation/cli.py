@@ -68,7 +68,7 @@ def translate(
 
     Example: parrot-train data translate part.json --to tr --endpoint http://localhost:8000/v1 --model NAME -o tr.json
     """
-    from parrot_train.translation.endpoint import Settings
+    from parrot_runtime.endpoint import Settings, read_fields
     from parrot_train.translation.pipeline import Plan
     from parrot_train.translation.run import Request, as_data, run
 
@@ -78,7 +78,7 @@ def translate(
     if (max_cost is not None or price_in is not None or price_out is not None) and not priced:
         raise InputError("--max-cost and what is spent need both --price-in and --price-out, of a million tokens")
     plan = Plan(
-        model, origin, target, rounds, voters, attempts, _fields(body), price_in or 0.0, price_out or 0.0, max_cost
+        model, origin, target, rounds, voters, attempts, read_fields(body), price_in or 0.0, price_out or 0.0, max_cost
     )
     result = run(Request(source, output, plan, Settings(endpoint, timeout, retries), **options))
     if as_json:
@@ -95,17 +95,6 @@ def translate(
     )
     if usage.uncounted:
         click.echo(f"parrot-train: the server counted no tokens for {usage.uncounted:,} replies; cost more", err=True)
-
-
-def _fields(body: str | None) -> dict[str, Any]:
-    """The fields of --body. Raises InputError."""
-    try:
-        data = json.loads(body or "{}")
-    except ValueError as error:
-        raise InputError(f"--body: not JSON ({error})") from error
-    if not isinstance(data, dict) or {"model", "messages", "stream", "n"} & set(data):
-        raise InputError("--body: expected a JSON object without model, messages, stream and n, which are set already")
-    return data
 
 
 @click.command(cls=ParrotCommand)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from parrot_runtime.endpoint import Endpoint, Reply
 from parrot_runtime.errors import ParrotError
 from parrot_runtime.language_id import identify, in_language
 from parrot_train.translation import prompts
-from parrot_train.translation.endpoint import Endpoint
 from parrot_train.translation.protect import GarbledError, Protected, numbers, protect
-from parrot_train.translation.replies import Replies, Reply, request_key
+from parrot_train.translation.replies import Replies, request_key
 
 T = TypeVar("T")
 Version = dict[str, str]

@@ -13,18 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parrot_runtime.endpoint import Reply
 from parrot_runtime.errors import InputError
 from parrot_runtime.journal import LineJournal
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a model said; tokens are None where its server does not count them."""
-
-    text: str
-    finish: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
 
 
 @dataclass

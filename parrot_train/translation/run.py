@@ -6,7 +6,6 @@ its language and a ``translation`` that holds the source, the votes and the flag
 """
 
 import json
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -17,13 +16,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.endpoint import Endpoint, RejectedError, Settings, read_key
+from parrot_runtime.errors import ParrotError
 from parrot_runtime.languages import BY_CODE
+from parrot_runtime.pace import Pace, StoppedError
 from parrot_runtime.publish import write_file
 from parrot_train.data.json_list import image_mover, publish_list
 from parrot_train.data.records import UNDETERMINED, Problem, Record, good_records
-from parrot_train.translation.endpoint import Endpoint, RejectedError, Settings
-from parrot_train.translation.pace import Pace, StoppedError
 from parrot_train.translation.pipeline import Asker, FailedError, Plan, Translation, translate
 from parrot_train.translation.replies import Replies, Usage
 
@@ -80,7 +79,7 @@ def run(request: Request) -> Result:
     Raises InputError for bad input or a server that refuses all requests, ParrotError where the server gives no
     answers, the budget is spent, or more than ``max_failed_fraction`` of the conversations fail.
     """
-    key = _key(request.api_key_env)
+    key = read_key(request.api_key_env)
     over = threading.Event()
     pace = Pace(
         requests_per_minute=request.requests_per_minute, tokens_per_minute=request.tokens_per_minute, rest=over.wait
@@ -106,15 +105,6 @@ def run(request: Request) -> Result:
 def as_data(result: Result) -> dict[str, Any]:
     """The result as plain data."""
     return asdict(result)
-
-
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    value = os.environ.get(variable, "").strip()
-    if not value:
-        raise InputError(f"--api-key-env {variable}: there is no such variable, or it is empty; export the key in it")
-    return value
 
 
 class _Run:

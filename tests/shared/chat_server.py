@@ -1,5 +1,5 @@
-"""A real HTTP server that speaks the chat completions of OpenAI's API, translates with a dictionary, and misbehaves as
-it is told to."""
+"""A real HTTP server that speaks the chat completions of OpenAI's API, translates with a dictionary or answers what it
+is told to, and misbehaves as it is told to."""
 
 import json
 import re
@@ -17,7 +17,9 @@ class ChatServer(ThreadingHTTPServer):
 
     A fault is a function of the handler (send something, or nothing), or of the reply's text (garble it) where its name
     begins with ``garble``. ``bodies`` are all requests in their order, ``answered`` those that got a whole answer, and
-    ``tokens`` what their usage adds up to; ``outwaited`` says that a client bore a silence or a drip to its end.
+    ``tokens`` what their usage adds up to; ``answer`` makes a reply of a body, where that is not to be a translation;
+    ``most`` is how many requests were under way at once; ``outwaited`` says that a client bore a silence or a drip to
+    its end.
     """
 
     daemon_threads = True
@@ -37,7 +39,9 @@ class ChatServer(ThreadingHTTPServer):
         self.recheck: Callable[[dict], str] = lambda version: "OK"
         self.refine: Callable[[dict], dict] = lambda version: version
         self.vote: Callable[[str], str] = lambda content: "A"
+        self.answer: Callable[[dict], str] | None = None
         self.delay = 0.0
+        self.under_way = self.most = 0
         self.held, self.hold_at, self.release = threading.Event(), None, threading.Event()
         self.lock = threading.Lock()
 
@@ -54,6 +58,8 @@ class ChatServer(ThreadingHTTPServer):
         """A client that was killed is no news."""
 
     def reply(self, body: dict) -> str:
+        if self.answer is not None:
+            return self.answer(body)
         content = body["messages"][1]["content"]
         step = self.step(body)
         if step == "translate":
@@ -72,6 +78,17 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
+        server = self.server
+        with server.lock:
+            server.under_way += 1
+            server.most = max(server.most, server.under_way)
+        try:
+            self.handle_request()
+        finally:
+            with server.lock:
+                server.under_way -= 1
+
+    def handle_request(self) -> None:
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:

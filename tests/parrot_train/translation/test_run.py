@@ -13,9 +13,9 @@ import pytest
 from chat_server import garble
 from small_translation import conversation, expected
 
+from parrot_runtime.endpoint import Settings
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_train.data.records import parse_records
-from parrot_train.translation.endpoint import Settings
 from parrot_train.translation.pipeline import Plan
 from parrot_train.translation.run import Request, run
 

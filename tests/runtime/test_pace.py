@@ -2,7 +2,7 @@
 
 import pytest
 
-from parrot_train.translation.pace import Pace, StoppedError
+from parrot_runtime.pace import Pace, StoppedError
 
 
 class Clock:

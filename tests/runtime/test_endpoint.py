@@ -3,19 +3,31 @@
 import email.utils
 import json
 import socket
+import sys
 import threading
 import time
 
 import chat_server
 import pytest
-from small_translation import QUESTION
+from small_translation import DICTIONARY, QUESTION
 
+from parrot_runtime.endpoint import Endpoint, Options, RejectedError, Settings, read_fields, read_key
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_train.translation import prompts
-from parrot_train.translation.endpoint import Endpoint, RejectedError, Settings
-from parrot_train.translation.pace import Pace
+from parrot_runtime.pace import Pace
 
-BODY = {"model": "m", "messages": prompts.translate({"1": QUESTION}, "en", "tr")}
+pytest.importorskip("httpx2", reason="the client of servers is httpx2, of the extras that ask one")
+
+MESSAGES = [
+    {"role": "system", "content": "You translate texts."},
+    {"role": "user", "content": json.dumps({"1": QUESTION})},
+]
+BODY = {"model": "m", "messages": MESSAGES}
+
+
+@pytest.fixture
+def server():
+    with chat_server.serving(DICTIONARY) as running:
+        yield running
 
 
 @pytest.fixture
@@ -141,10 +153,44 @@ def test_what_every_request_would_meet_ends_the_run_at_once(server, ask, code):
     assert len(server.bodies) == 1
 
 
-@pytest.mark.parametrize("address", ["localhost:8000", "ftp://a/v1", "http://", "file:///etc/passwd", "", "//a/v1"])
+@pytest.mark.parametrize(
+    "address", ["localhost:8000", "ftp://a/v1", "http://", "file:///etc/passwd", "", "//a/v1", "http://[::1/v1"]
+)
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(InputError, match="expected an address such as"):
         Settings(address)
+
+
+def test_errors_name_the_options_of_the_command_that_asks(server, monkeypatch):
+    options = Options(address="--model", model="--model-name", key="--key-env", extra="eval")
+    with pytest.raises(InputError, match=r"^--model localhost: expected an address"):
+        Settings("localhost", options=options)
+    server.faults = [chat_server.status(401)]
+    pace = Pace(requests_per_minute=None, tokens_per_minute=None, rest=threading.Event().wait)
+    endpoint = Endpoint(Settings(server.url, options=options), pace)
+    with pytest.raises(InputError, match="check --model, --model-name and the key of --key-env"):
+        endpoint.ask(BODY)
+    endpoint.close()
+    monkeypatch.setitem(sys.modules, "httpx2", None)  # what an import of it then raises
+    with pytest.raises(InputError, match=r"parrot-edge\[eval\]"):
+        Endpoint(Settings(server.url, options=options), pace)
+
+
+def test_a_key_is_read_from_the_variable_that_is_named(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", " sk-1 ")
+    assert read_key("SOME_KEY") == "sk-1"
+    assert read_key(None) is None
+    monkeypatch.setenv("SOME_KEY", " ")
+    with pytest.raises(InputError, match="--judge-key-env SOME_KEY: there is no such variable, or it is empty"):
+        read_key("SOME_KEY", "--judge-key-env")
+
+
+def test_fields_of_a_body_are_an_object_and_leave_alone_what_is_set():
+    assert read_fields(None) == {}
+    assert read_fields('{"temperature": null, "top_k": 1}') == {"temperature": None, "top_k": 1}
+    for text in ("{", "[]", "1", '{"model": "x"}', '{"stream": true}', '{"n": 2}', '{"messages": []}'):
+        with pytest.raises(InputError, match=r"^--body"):
+            read_fields(text)
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated():

@@ -1,12 +1,15 @@
-"""One request to an OpenAI-compatible server, made until it is answered.
+"""One request to an OpenAI-compatible server, made until it is answered: what translates, measures or judges uses it.
 
 ``POST {endpoint}/chat/completions``. What may pass is tried again: 408, 425, 429, every 5xx, connections refused or
 cut, time-outs, and bodies that are no answer; after the time the server names in Retry-After, or else after waits that
 double, each with a share of chance so that threads do not return together.
 """
 
+from __future__ import annotations
+
 import email.utils
 import json
+import os
 import random
 import time
 from collections.abc import Mapping
@@ -15,8 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_train.translation.pace import Pace
-from parrot_train.translation.replies import Reply
+from parrot_runtime.pace import Pace
 
 _LONGEST_WAIT = 60.0
 # A server that asks for more than this, in seconds, is not waited for.
@@ -39,20 +41,50 @@ class _PassingError(Exception):
 
 
 @dataclass(frozen=True)
+class Reply:
+    """What a model said; tokens are None where its server does not count them."""
+
+    text: str
+    finish: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a command calls what it takes of a server, for errors, and the ``extra`` that installs what it needs."""
+
+    address: str = "--endpoint"
+    model: str = "--model"
+    key: str = "--api-key-env"
+    extra: str = "translate"
+
+
+@dataclass(frozen=True)
 class Settings:
-    """``timeout`` and ``first_wait`` in seconds; ``retries`` beyond the first try."""
+    """``timeout`` and ``first_wait`` in seconds; ``retries`` beyond the first try. Raises InputError."""
 
     endpoint: str
     timeout: float = 120.0
     retries: int = 8
     first_wait: float = 1.0
+    options: Options = Options()
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"--endpoint {self.endpoint}: expected an address such as http://localhost:8000/v1")
+        try:
+            parts = urlsplit(self.endpoint)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets or a port that are none
+            parts, usable = None, False
+        if not usable:
+            raise InputError(
+                f"{self.options.address} {self.endpoint}: expected an address such as http://localhost:8000/v1"
+            )
         if parts.username or parts.password:
-            raise InputError("--endpoint has a password in it; put the key into a variable and name it: --api-key-env")
+            raise InputError(
+                f"{self.options.address} has a password in it; put the key into a variable and name it: "
+                f"{self.options.key}"
+            )
 
     @property
     def url(self) -> str:
@@ -67,7 +99,8 @@ class Endpoint:
         try:
             import httpx2
         except ImportError as error:
-            raise InputError("httpx2 is not installed; run `pip install 'parrot-edge[translate]'`") from error
+            extra = settings.options.extra
+            raise InputError(f"httpx2 is not installed; run `pip install 'parrot-edge[{extra}]'`") from error
         self._library, self._settings, self._pace, self._key = httpx2, settings, pace, key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(
@@ -140,7 +173,10 @@ class Endpoint:
             raise _PassingError(message, _retry_after(headers.get("retry-after")))
         if status in _OF_THE_REQUEST:
             raise RejectedError(message)
-        raise InputError(f"{self._settings.url}: {message}; check --endpoint, --model and the key of --api-key-env")
+        options = self._settings.options
+        raise InputError(
+            f"{self._settings.url}: {message}; check {options.address}, {options.model} and the key of {options.key}"
+        )
 
     def _message(self, data: bytes) -> str:
         """What the server says of an error, in one line, without the key where it repeats it."""
@@ -152,6 +188,29 @@ class Endpoint:
             text = ""
         text = " ".join(str(text).split())[:200]
         return f": {text.replace(self._key, '***') if self._key else text}" if text else ""
+
+
+def read_key(variable: str | None, option: str = "--api-key-env") -> str | None:
+    """The key in the environment's ``variable``; None without one. Raises InputError for one that holds nothing."""
+    if variable is None:
+        return None
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise InputError(f"{option} {variable}: there is no such variable, or it is empty; export the key in it")
+    return value
+
+
+def read_fields(text: str | None, option: str = "--body") -> dict[str, Any]:
+    """The fields of a JSON object that go into every request. Raises InputError."""
+    try:
+        data = json.loads(text or "{}")
+    except ValueError as error:
+        raise InputError(f"{option}: not JSON ({error})") from error
+    if not isinstance(data, dict) or {"model", "messages", "stream", "n"} & set(data):
+        raise InputError(
+            f"{option}: expected a JSON object without model, messages, stream and n, which are set already"
+        )
+    return data
 
 
 def _read(data: bytes) -> Reply:

@@ -1,6 +1,8 @@
 """How fast requests may go out: so many, and so many tokens, a minute; and not at all while the server asks for a
 pause."""
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Callable
