@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parrot_benchmarks.workload import Cost
-from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.errors import ParrotError
+from parrot_runtime.plotting import check_format, import_pyplot
 
 _PANELS = {
     "first": "first token, s",
@@ -21,18 +22,10 @@ def save_plot(path: Path, costs: Mapping[str, Sequence[Cost]], ours: int, title:
 
     Raises InputError where matplotlib is missing or does not know the suffix, ParrotError where it cannot be written.
     """
-    try:
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise InputError("matplotlib is not installed; run `pip install 'parrot-edge[plots]'`") from error
-
+    pyplot = import_pyplot()
+    check_format(path)
     names = list(costs)
     figure, panels = pyplot.subplots(1, len(_PANELS), figsize=(13, 0.9 + 0.5 * len(names)), sharey=True)
-    if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
-        raise InputError(f"{path}: a plot cannot be written in that format; name a .png, .svg or .pdf")
     for panel, (field, label) in zip(panels, _PANELS.items(), strict=True):
         values = [[getattr(cost, field) for cost in each] for each in costs.values()]
         middle = [statistics.median(each) for each in values]

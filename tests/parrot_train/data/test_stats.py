@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from small_records import record
 
+from parrot_runtime import plotting
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import BY_CODE, LANGUAGES
-from parrot_train.data import pie
 from parrot_train.data.pie import save_pie
 from parrot_train.data.stats import as_data, count, describe, slices
 
@@ -62,26 +62,26 @@ def test_shares_are_those_of_the_slices(tmp_path):
     path = tmp_path / "pie.png"
     save_pie(path, [("English", "English", 3), ("Русский", "Russian", 1)], "4 records", font=None, force=False)
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
-    colours = [[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in pie._COLOURS[:2]]
+    colours = [[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in plotting.COLOURS[:2]]
     counts = [(pixels == colour).all(axis=1).sum() for colour in colours]
     # The legend's two patches are alike and small beside the pie.
     assert counts[0] / counts[1] == pytest.approx(3, rel=0.05)
 
 
 def test_every_name_but_chinese_has_a_font_and_the_boxes_of_the_last_resort_are_none():
-    families, missing = pie._families([language.native_name for language in LANGUAGES], None)
+    families, missing = plotting.families([language.native_name for language in LANGUAGES], None)
     assert missing <= {BY_CODE["zh"].native_name}
     assert not [family for family in families if family.startswith("Last Resort")]
-    assert pie._families(["\U000f0000"], None)[1] == {"\U000f0000"}  # a private character that none has
+    assert plotting.families(["\U000f0000"], None)[1] == {"\U000f0000"}  # a private character that none has
 
 
 def test_a_font_of_ones_own_is_used(tmp_path):
     folder = Path(str(resources.files("matplotlib"))) / "mpl-data" / "fonts" / "ttf"
-    families, _ = pie._families(["English"], folder / "STIXGeneral.ttf")
+    families, _ = plotting.families(["English"], folder / "STIXGeneral.ttf")
     assert "STIXGeneral" in families
     (tmp_path / "font.ttf").write_bytes(b"no font")
     with pytest.raises(InputError, match=r"--font .*font.ttf: not a font"):
-        pie._families(["English"], tmp_path / "font.ttf")
+        plotting.families(["English"], tmp_path / "font.ttf")
 
 
 def test_an_unknown_format_is_refused(tmp_path):
