@@ -59,6 +59,9 @@ def _by_model(published: PaperTable, results: Sequence[Result]) -> list[list[Res
 
 
 def _our_rows(published: PaperTable, row: Sequence[Result], measures: Sequence[str]) -> list[GridRow]:
+    if published.form == "judged":
+        entries = tuple(_judged(row, column) for column in published.columns)
+        return [GridRow("ours", _names(published, row), "judge, relative", entries)] if any(entries) else []
     chosen = [_measures(result, measures) for result in row]
     rows = []
     for names in zip_longest(*chosen):
@@ -80,11 +83,16 @@ def _entry(row: Sequence[Result], names: Sequence[str | None], column: Column) -
     for result, name in zip(row, names, strict=True):
         if name is None or column.benchmark not in ("", result.benchmark):
             continue
-        level = "category" if column.group else "all"
-        figure = result.find(name, column.language, level, column.group)
+        figure = result.find(name, column.language)
         if figure is not None:
             return Entry(f"{figure.value:.1f}", figure.low, figure.high, figure.total)
     return None
+
+
+def _judged(row: Sequence[Result], column: Column) -> Entry | None:
+    """Mean(model) / mean(reference) × 100 of LLaVA-Bench, which has no interval."""
+    found = [score for result in row if (score := result.score("relative", column.language, column.group))]
+    return Entry(f"{found[0][0]:.1f}", total=found[0][1]) if found else None
 
 
 def _names(published: PaperTable, row: Sequence[Result]) -> tuple[str, ...]:
@@ -101,7 +109,10 @@ def _notes(published: PaperTable, results: Sequence[Result], ours: Sequence[Grid
     notes = [f"paper: {SOURCE}, Table {published.number}; it prints neither n nor intervals."]
     if not ours:
         return [*notes, "ours: none of the results given has figures for this table."]
-    notes.append("ours: per cent right [95 % interval, Wilson] (n).")
+    if published.form == "judged":
+        notes.append("ours: mean(model) / mean(reference) × 100 (n), as the judge of that run scored; no interval.")
+    else:
+        notes.append("ours: per cent right [95 % interval, Wilson] (n).")
     if any(not row.comparable for row in ours):
         notes.append(
             f"Rows of ours whose benchmark is not {' or '.join(published.benchmarks)} answer other questions: "

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from parrot_evaluation import show_cli
 from parrot_evaluation.options import download_options, judge_options
 from parrot_evaluation.routing_cli import routing
 from parrot_runtime.command import DefaultGroup, verbose_option
@@ -80,3 +81,5 @@ def run(as_json: bool, by_category: bool, **options) -> None:
 
 
 main.add_command(routing)
+main.add_command(show_cli.tables)
+main.add_command(show_cli.compare)

@@ -76,7 +76,8 @@ def _plain(entry: Entry | None) -> str:
         return ""
     if entry.total is None:
         return entry.value
-    return f"{entry.value} [{entry.low:.1f}–{entry.high:.1f}] ({entry.total})"
+    interval = "" if entry.low is None else f" [{entry.low:.1f}–{entry.high:.1f}]"
+    return f"{entry.value}{interval} ({entry.total})"
 
 
 def _csv(grids: Sequence[Grid]) -> str:
@@ -136,6 +137,8 @@ def _latex(grid: Grid) -> str:
         lines += [r"\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{kind}}}}} \\"]
         for row in block:
             cells = [*(latex_text(name) for name in (*row.names, row.scoring)), *map(_latex_entry, row.entries)]
+            if row.source == "ours":
+                lines.append(r"\addlinespace[3pt]")
             # A bracket at the start of a row would be read as an argument of the line break before it.
             lines.append(" & ".join("{}" + cell if cell.startswith("[") else cell for cell in cells) + r" \\")
     notes = [rf"\par\smallskip {latex_text(note)}" for note in grid.notes]
@@ -147,4 +150,5 @@ def _latex_entry(entry: Entry | None) -> str:
         return ""
     if entry.total is None:
         return latex_text(entry.value)
-    return rf"\shortstack[r]{{{entry.value}\\{{\tiny {entry.low:.1f}--{entry.high:.1f}}}\\{{\tiny $n={entry.total}$}}}}"
+    interval = "" if entry.low is None else rf"\\{{\tiny {entry.low:.1f}--{entry.high:.1f}}}"
+    return rf"\shortstack[r]{{{entry.value}{interval}\\{{\tiny $n={entry.total}$}}}}"

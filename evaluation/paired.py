@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parrot_evaluation.benchmarks import Measure
 from parrot_runtime.errors import InputError
 
 # The standard normal's 97.5 % quantile.
@@ -104,20 +105,20 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def outcomes(measure: Mapping[str, Any], kinds: Iterable[str], samples: Iterable[Mapping[str, Any]]) -> dict:
+def outcomes(measure: Measure, samples: Iterable[Mapping[str, Any]]) -> dict[Hashable, bool]:
     """Whether each unit of ``measure`` is right, over ``samples`` (lines of ``samples.jsonl``) of one language.
 
     Units are counted as in :mod:`parrot_evaluation.scoring`: what was left out there is left out here. Raises
     InputError for a unit that is not known here, and for samples that an older version wrote.
     """
-    unit, kinds = measure["unit"], set(kinds)
+    unit = measure.unit
     groups: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
     for sample in samples:
-        if sample["kind"] in kinds:
+        if sample["kind"] in measure.kinds:
             groups[_key(unit, sample)].append(sample)
-    result = {}
+    result: dict[Hashable, bool] = {}
     for key, group in groups.items():
-        verdicts = [_verdict(measure["judge"], sample) for sample in group]
+        verdicts = [_verdict(measure.judge, sample) for sample in group]
         if _is_whole(unit, group) and None not in verdicts:
             result[key] = all(verdicts)
     return result

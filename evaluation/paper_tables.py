@@ -67,7 +67,7 @@ _TITLES = {
 NUMBERS = tuple(_TITLES)
 
 _METHOD, _LLM, _ENCODER = ("method", "method"), ("llm", "LLM"), ("vision_encoder", "vision encoder")
-_JUDGED = (("con", "conv"), ("dd", "detail"), ("cr", "complex"), ("avg", ""))
+_JUDGED = (("con", "conv"), ("dd", "detail"), ("cr", "complex"), ("avg", "overall"))
 
 
 def _columns(number: int) -> tuple[Column, ...]:
@@ -81,7 +81,7 @@ def _columns(number: int) -> tuple[Column, ...]:
         )
     if number == 4:
         return tuple(
-            Column(f"{code}_{key}", f"{code} {group or 'all'}", "LLaVA-Bench", code, group)
+            Column(f"{code}_{key}", f"{code} {group}", "LLaVA-Bench", code, group)
             for code in ("en", "zh")
             for key, group in _JUDGED
         )

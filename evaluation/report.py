@@ -106,6 +106,7 @@ def sample_data(sample: Sample) -> dict[str, Any]:
         "l2_category": row.l2_category,
         "image_id": row.image_id,
         "answer": row.answer,
+        "truth": {letter: said for said, letter in (row.yes_no or {}).items()}.get(row.answer),
         "response": sample.response,
         "letter": sample.extraction.letter,
         "rule": sample.extraction.rule,

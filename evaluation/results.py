@@ -83,6 +83,13 @@ class Result:
         """The figure of that name, or None where nothing was counted."""
         return self.figures.get((measure, language, level, group))
 
+    def score(self, measure: str, language: str, group: str) -> tuple[float, int] | None:
+        """A figure that is more than a share of units, such as a judge's, and of how many; it has no interval."""
+        for each in self.report.get("scores", ()):
+            if (each["measure"], each["language"], each["group"]) == (measure, language, group):
+                return None if each["value"] is None else (each["value"], each["total"])
+        return None
+
     def groups(self, level: str) -> list[str]:
         """The names of the categories, or of the l2-categories, in the files' order."""
         return list(dict.fromkeys(figure.group for figure in self.figures.values() if figure.level == level))
@@ -172,9 +179,7 @@ def _report(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: not a report of parrot-eval ({error}); run parrot-eval again") from error
     version = report.get("schema_version") if isinstance(report, dict) else None
     if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{file}: a report with schema_version {version}, expected {SCHEMA_VERSION}; {_AGAIN}"
-        )
+        raise InputError(f"{file}: a report with schema_version {version}, expected {SCHEMA_VERSION}; {_AGAIN}")
     missing = [key for key in _KEYS if key not in report]
     unknown = [code for code in report.get("data", ()) if code not in BY_CODE]
     if missing or unknown:

@@ -174,12 +174,15 @@ def _category_parts(report: Report, measures: Sequence[Measure]) -> list[str]:
             if measure.judge == "kit":
                 continue
             names = [name for name in report.groups(level) if _any(report, measure, level, name)]
-            rows = [
-                [name, *(_share(report.find(measure.name, code, level, name)) for code in report.languages)]
-                for name in names
-            ]
-            if rows:
-                parts += [f"### {measure.heading}, by {level}", table([level, *report.languages], rows)]
+            if not names:
+                continue
+            parts.append(f"### {measure.heading}, by {level}")
+            for show in (_share, _interval):
+                rows = [
+                    [name, *(show(report.find(measure.name, code, level, name)) for code in report.languages)]
+                    for name in names
+                ]
+                parts.append(table([level if show is _share else "95 % intervals", *report.languages], rows))
     return parts
 
 
