@@ -83,3 +83,4 @@ def run(as_json: bool, by_category: bool, **options) -> None:
 main.add_command(routing)
 main.add_command(show_cli.tables)
 main.add_command(show_cli.compare)
+main.add_command(show_cli.plot)

@@ -62,3 +62,96 @@ def compare(first, second, measures, as_json) -> None:
     from parrot_evaluation.results import read_results
 
     click.echo(compare_runs(*read_results([first, second]), measures, as_json=as_json), nl=False)
+
+
+@click.group()
+def plot() -> None:
+    """Draw what was measured: .png, .svg or .pdf.
+
+    Languages are named in their own script; one that no font here can write is named in English, and stderr says so,
+    unless --font has its characters. The share of each language in training data is `parrot-train data stats --plot`.
+    """
+
+
+_options_of_every_plot = (
+    click.option("-o", "--output", metavar="FILE", type=_PATH, required=True, help="A .png, .svg or .pdf."),
+    click.option("--font", metavar="FILE", type=_PATH, help="A font for names that those here cannot write."),
+    click.option("--force", is_flag=True, help="Replace FILE."),
+    verbose_option,
+)
+_measure = click.option("--measure", metavar="NAME", help="What to draw, as language. [default: the run's first]")
+
+
+def _every_plot(function):
+    for option in reversed(_options_of_every_plot):
+        function = option(function)
+    return function
+
+
+@plot.command(epilog="Example: parrot-eval plot radar fp16=results/nano/a int4=results/nano/b -o radar.png")
+@_results
+@_measure
+@click.option(
+    "--floor", type=click.FloatRange(0, 99), default=0.0, show_default=True, help="The per cent in the centre."
+)
+@_every_plot
+def radar(results, measure, floor, **output) -> None:
+    """A language at each corner, a line per run (Figure 7b)."""
+    _draw("radar", results, output, measure=measure, floor=floor)
+
+
+@plot.command(epilog="Example: parrot-eval plot bars results/nano/a --measure language -o language.png")
+@_results
+@_measure
+@_every_plot
+def bars(results, measure, **output) -> None:
+    """A group of bars per language, a bar per run, with intervals.
+
+    With --measure language: the share of answers in the language asked.
+    """
+    _draw("bars", results, output, measure=measure)
+
+
+@plot.command(epilog="Example: parrot-eval plot erosion fp16=results/a int8=results/b int4=results/c -o erosion.svg")
+@_results
+@_measure
+@_every_plot
+def erosion(results, measure, **output) -> None:
+    """What each language loses from run to run: precisions, or variants of a training, in the order given."""
+    _draw("erosion", results, output, measure=measure)
+
+
+@plot.command(epilog="Example: parrot-eval plot experts results/nano/a -o experts.png")
+@_results
+@_every_plot
+def experts(results, **output) -> None:
+    """The mean share of each expert per language, as bars (Figure 7c)."""
+    _draw("experts", results, output)
+
+
+@plot.command(epilog="Example: parrot-eval plot routing results/nano/a -o routing.png")
+@_results
+@_every_plot
+def routing(results, **output) -> None:
+    """The mean share of each expert per language, as a map."""
+    _draw("routing", results, output)
+
+
+def _draw(kind, named, output, *, measure=None, **more) -> None:
+    from parrot_evaluation import charts
+    from parrot_evaluation.results import choose_measure, read_results
+    from parrot_runtime.plotting import check_format, fonts, save
+
+    results = read_results(named)
+    check_format(output["output"])
+    if kind in ("radar", "bars", "erosion"):
+        more["measure"] = choose_measure(results, measure)
+    with fonts(charts.texts(results), output["font"]) as unwritten:
+        figure = getattr(charts, kind)(results, unwritten=unwritten, **more)
+        save(figure, output["output"], force=output["force"])
+    _tell_unwritten(unwritten)
+
+
+def _tell_unwritten(unwritten) -> None:
+    for text in sorted(unwritten):
+        click.echo(f"parrot-eval: no font here can write {text}; give one with --font", err=True)

@@ -105,16 +105,30 @@ def families(texts: Sequence[str], font: Path | None) -> tuple[list[str], set[st
             known |= characters(os.fspath(font))
         except (OSError, RuntimeError) as error:
             raise InputError(f"--font {font}: not a font ({error}); name a .ttf, .otf or .ttc file") from error
-    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: entry.fname):
+    for name, file in _others():
         missing = {character for text in texts for character in text} - known
         if not missing:
             break
-        if entry.name.startswith(_LAST_RESORT) or entry.name in found or not Path(entry.fname).is_file():
-            continue
-        if missing & characters(entry.fname):
-            found.append(entry.name)
-            known |= characters(entry.fname)
+        if name not in found and missing & characters(file):
+            found.append(name)
+            known |= characters(file)
     return found, {text for text in texts if set(text) - known}
+
+
+def _others() -> Iterator[tuple[str, str]]:
+    """Name and file of every font that matplotlib knows, then of those installed since it made its list."""
+    from matplotlib import font_manager
+
+    listed = {entry.fname: entry.name for entry in font_manager.fontManager.ttflist}
+    for file, name in sorted(listed.items()):
+        if not name.startswith(_LAST_RESORT) and Path(file).is_file():
+            yield name, file
+    for file in sorted(set(font_manager.findSystemFonts()) - set(listed)):
+        try:
+            font_manager.fontManager.addfont(file)
+            yield font_manager.FontProperties(fname=file).get_name(), file
+        except (OSError, RuntimeError):  # a file that calls itself a font; nothing asked for it
+            continue
 
 
 def characters(file: str) -> set[str]:
