@@ -155,3 +155,42 @@ def _draw(kind, named, output, *, measure=None, **more) -> None:
 def _tell_unwritten(unwritten) -> None:
     for text in sorted(unwritten):
         click.echo(f"parrot-eval: no font here can write {text}; give one with --font", err=True)
+
+
+@plot.command(epilog="Example: parrot-eval plot tsne bundles/nano-fp16 --limit 40 -o tsne.png")
+@click.argument("model", type=_PATH)
+@click.option("--benchmark", default="nano", show_default=True, help="Whose questions and pictures.")
+@click.option("--data", type=_PATH, help="As for parrot-eval BENCHMARK.")
+@click.option("--languages", metavar="CODES", help="Some of the benchmark's [all].")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    metavar="N",
+    help="Questions of each language.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of t-SNE.")
+@click.option("--perplexity", type=click.FloatRange(1), default=30.0, show_default=True, help="Of t-SNE.")
+@_every_plot
+def tsne(model, benchmark, data, languages, limit, seed, perplexity, **output) -> None:
+    """Words and pictures before and after the mixture (Figure 6).
+
+    MODEL is a bundle or a checkpoint. Needs scikit-learn: pip install 'parrot-edge[tsne]'.
+    """
+    from parrot_evaluation.benchmarks import find_benchmark
+    from parrot_evaluation.features import gather
+    from parrot_evaluation.features import tsne as draw
+    from parrot_evaluation.measure import read_tables
+    from parrot_runtime.languages import parse_languages
+    from parrot_runtime.plotting import check_format, fonts, native_names, save
+
+    check_format(output["output"])
+    chosen = find_benchmark(benchmark)
+    codes = parse_languages(languages, chosen.languages, further=chosen.further)
+    points = gather(model, chosen, read_tables(chosen, data, codes), limit)
+    title = model.resolve().name
+    with fonts([*native_names(codes), title, "●▲"], output["font"]) as unwritten:
+        figure = draw(points, title, seed=seed, perplexity=perplexity, unwritten=unwritten)
+        save(figure, output["output"], force=output["force"])
+    _tell_unwritten(unwritten)

@@ -40,6 +40,20 @@ class Answer:
     finish: Finish
 
 
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the decoder reads of one question, and what that is made from.
+
+    ``before``: the projected features H ``[pictures, P, C]``; ``after``: the visual tokens G of Eq. 5, of that shape,
+    the same where there are no experts; ``words``: T of Eq. 2 ``[T, C]``. All float32. ``routing`` as in ``Answer``.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    words: np.ndarray
+    routing: np.ndarray | None
+
+
 class AnswerStream:
     """An iterator over the pieces of an answer's text; no piece splits a character.
 

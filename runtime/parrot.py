@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parrot_runtime.answer import Answer, AnswerStream, Tokens
+import numpy as np
+
+from parrot_runtime.answer import Answer, AnswerStream, Features, Tokens
 from parrot_runtime.backends.base import Backend
 from parrot_runtime.backends.choose import Note, choose_engines, create_backend
 from parrot_runtime.cache import Picture
@@ -189,6 +191,22 @@ class Parrot:
             return self._stream(request, self._alone(request)).answer.text
 
         return explain(self._backend, self._tokenizer, self._composer, pictures, turns, answer)
+
+    def features(self, images: Images, question: str) -> Features:
+        """The pictures as the decoder would read them under ``question``, before and after the mixture; no answer.
+
+        Raises as ``ask`` does, and InputError without a picture.
+        """
+        stats, routed = Stats(), Routed()
+        pictures = self._read(images, stats)
+        if not pictures:
+            raise InputError("there is no picture; features are those of pictures")
+        turns = [Turn("user", check_question(question), len(pictures))]
+        self._composer.request(pictures, turns, Sampler(GREEDY), 1, stats, routed)
+        before = self._composer.look(pictures, stats)
+        words = self._composer.words(self._composer.encode(turns))
+        arrays = (np.asarray(each, np.float32) for each in (before, routed.visual_tokens, words))
+        return Features(*arrays, routed.routing)
 
     def scheduler(self, slots: int = 8) -> Scheduler:
         """Questions from several threads, up to ``slots`` of them answered together; a context manager."""
