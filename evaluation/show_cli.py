@@ -194,3 +194,45 @@ def tsne(model, benchmark, data, languages, limit, seed, perplexity, **output) -
         figure = draw(points, title, seed=seed, perplexity=perplexity, unwritten=unwritten)
         save(figure, output["output"], force=output["force"])
     _tell_unwritten(unwritten)
+
+
+@click.command(epilog="Example: parrot-eval report fp16=results/nano/a int4=results/nano/b -o report.html")
+@_results
+@click.option("-o", "--output", metavar="FILE", type=_PATH, required=True, help="The HTML file.")
+@click.option("--data", type=_PATH, help="The folder with the benchmark's files, for the pictures. [nano: made]")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Shown of each language; 0 needs no data.",
+)
+@click.option(
+    "--thumbnail",
+    type=click.IntRange(16, 1024),
+    default=192,
+    show_default=True,
+    help="Pixels of a picture's longer side.",
+)
+@click.option("--no-plots", is_flag=True, help="Leave out the charts, and do without matplotlib.")
+@click.option("--font", metavar="FILE", type=_PATH, help="A font for names that those here cannot write.")
+@click.option("--force", is_flag=True, help="Replace FILE.")
+@verbose_option
+def report(results, output, data, samples, thumbnail, no_plots, font, force) -> None:
+    """One HTML file with figures, charts and the samples that went wrong, several runs side by side.
+
+    It opens from disk and loads nothing. RESULT is the folder of a run; LABEL=FOLDER gives it a name of your own.
+    """
+    from parrot_evaluation.publish_report import publish_report
+
+    publish_report(
+        results,
+        output,
+        data=data,
+        samples=samples,
+        side=thumbnail,
+        plots=not no_plots,
+        font=font,
+        force=force,
+        note=lambda line: click.echo(f"parrot-eval: {line}", err=True),
+    )
