@@ -65,6 +65,7 @@ _TITLES = {
     14: "The data of one language at a time, MMMB",
 }
 NUMBERS = tuple(_TITLES)
+_NO_TABLE = f"the paper's tables of results are {', '.join(map(str, NUMBERS))}; give one of these"
 
 _METHOD, _LLM, _ENCODER = ("method", "method"), ("llm", "LLM"), ("vision_encoder", "vision encoder")
 _JUDGED = (("con", "conv"), ("dd", "detail"), ("cr", "complex"), ("avg", "overall"))
@@ -92,8 +93,7 @@ def _columns(number: int) -> tuple[Column, ...]:
 def paper_table(number: int) -> PaperTable:
     """One table of the paper. Raises InputError for a number that is none of ``NUMBERS``."""
     if number not in _TITLES:
-        known = ", ".join(map(str, NUMBERS))
-        raise InputError(f"Table {number} is not one of results that parrot-eval can stand beside; give one of {known}")
+        raise InputError(f"Table {number}: {_NO_TABLE}")
     file = {4: "llavabench", 8: "encoders"}.get(number, "multilingual")
     rows = tuple(row for row in _rows(file) if row["table"] == str(number))
     names = [("model", "method") if number == 4 else _METHOD]
@@ -112,13 +112,13 @@ def parse_numbers(given: Sequence[str]) -> list[int]:
         return list(NUMBERS)
     wanted: set[int] = set()
     for part in (part.strip() for text in given for part in text.split(",")):
-        first, _, last = part.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal():
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not first.isdecimal() or not last.isdecimal():
             raise InputError(f"--table {part!r} is no table; give numbers as 1, 6-12 or 1,14")
-        numbers = range(int(first), int(last or first) + 1)
-        known = [number for number in NUMBERS if number in numbers]
-        if not known or (not last and int(first) not in NUMBERS):
-            paper_table(int(first))
+        known = [number for number in NUMBERS if int(first) <= number <= int(last)]
+        if not known:
+            raise InputError(f"--table {part}: {_NO_TABLE}")
         wanted.update(known)
     return [number for number in NUMBERS if number in wanted]
 

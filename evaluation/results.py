@@ -5,8 +5,9 @@ wanted: ``int4=results/nano/…``.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -107,23 +108,22 @@ class Result:
 
 
 def read_results(named: Sequence[str]) -> list[Result]:
-    """The runs ``named``, in that order; those whose label would be the same get their folder's hash behind it.
+    """The runs ``named``, in that order, each with a label of its own among those of its benchmark.
 
-    Raises InputError for what is no run, or a label given twice.
+    Labels that would be the same get their folder's hash behind them. Raises InputError for what is no run, or a label
+    given twice.
     """
     pairs = [_split(name) for name in named]
-    given = [label for label, _ in pairs if label]
-    twice = next((label for label in given if given.count(label) > 1), None)
-    if twice is not None:
-        raise InputError(f"two results are labelled {twice!r}; give each a label of its own")
     read = [_read(label, path) for label, path in pairs]
-    labels = [result.label for result in read]
-    return [
-        result
-        if label or labels.count(result.label) == 1
-        else Result(result.folder, f"{result.label} {_ending(result.folder, number)}", result.report)
-        for number, (result, (label, _)) in enumerate(zip(read, pairs, strict=True), start=1)
-    ]
+    seen = Counter((result.benchmark, result.label) for result in read)
+    results = []
+    for number, (result, (label, _)) in enumerate(zip(read, pairs, strict=True), start=1):
+        if seen[result.benchmark, result.label] > 1:
+            if label:
+                raise InputError(f"two results are labelled {label!r}; give each a label of its own")
+            result = replace(result, label=f"{result.label} {_ending(result.folder, number)}")
+        results.append(result)
+    return results
 
 
 def choose_measure(results: Sequence[Result], named: str | None) -> str:
