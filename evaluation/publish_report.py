@@ -57,8 +57,9 @@ def draw(results: Sequence[Result], font: Path | None, note: Callable[[str], Non
     planned: list[tuple[str, Callable]] = [
         (f"{first}: per cent right by language", lambda **u: charts.bars(results, first, **u))
     ]
-    if all("language" in result.measures for result in results):
-        planned.append(("answers in the language asked, per cent", lambda **u: charts.bars(results, "language", **u)))
+    told = [result for result in results if "language" in result.measures]
+    if told:
+        planned.append(("answers in the language asked, per cent", lambda **u: charts.bars(told, "language", **u)))
     if len(results) > 1:
         planned.append((f"{first} from run to run", lambda **u: charts.erosion(results, first, **u)))
     if len(shared_languages(results)) > 2 and len(results) <= _MOST_RUNS_ON_A_RADAR:

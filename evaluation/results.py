@@ -162,7 +162,9 @@ def _read(label: str, path: Path) -> Result:
             raise InputError(f"{path}: there is no {REPORT} in it{inside}; give the folder of one run of parrot-eval")
         file = below[0]
     report = _report(file)
-    result = Result(file.parent, label or report["model"], report)
+    # A model's name is whatever its folder or server calls it; beside others it is one line that stays in its place.
+    name = "".join(c if c.isprintable() else "\ufffd" for c in str(report["model"]))
+    result = Result(file.parent, label or name, report)
     try:
         result.figures  # noqa: B018 - read now, so that a broken report is told here
     except (KeyError, TypeError, ValueError) as error:

@@ -51,10 +51,12 @@ def check_format(path: Path) -> str:
 def fonts(texts: Iterable[str], font: Path | None) -> Iterator[set[str]]:
     """Draw inside with fonts that write ``texts``; yields those of them that no font here, nor ``font``, can.
 
-    An SVG drawn inside is the same every time, and holds outlines rather than names of fonts.
+    An SVG drawn inside is the same every time, and holds outlines rather than names of fonts. A dollar is a dollar.
     """
+    pyplot = import_pyplot()
     found, unwritten = families(list(texts), font)
-    with import_pyplot().rc_context({"font.family": found, "svg.hashsalt": "parrot", "svg.fonttype": "path"}):
+    drawn = {"font.family": found, "svg.hashsalt": "parrot", "svg.fonttype": "path", "text.parse_math": False}
+    with pyplot.rc_context(drawn):
         yield unwritten
 
 

@@ -1,5 +1,6 @@
 """Figure 6: the points, and t-SNE of them."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_what_a_bundle_gives(bundle: Path, tables) -> None:
     from parrot_evaluation.prompts import prompt
 
     found = parrot.features(row.image_bytes, prompt(row, NANO))
-    pixels = parrot.picture(row.image_bytes).pixels[None]
+    pixels = parrot.picture(row.image_bytes).pixel_values[None]
     features = parrot._backend.encode_images(pixels)
     np.testing.assert_allclose(found.before, features, rtol=1e-5, atol=1e-6)
     mask = np.ones((1, len(found.words)), np.bool_)
@@ -47,12 +48,16 @@ def test_what_a_bundle_gives(bundle: Path, tables) -> None:
         parrot.features(None, "What?")
 
 
-def test_a_checkpoint_gives_what_its_model_computes(tables) -> None:
-    """The tiny checkpoint in the released format, whose features the released code wrote down."""
+def test_a_checkpoint_gives_what_its_model_computes(tables, tmp_path) -> None:
+    """The tiny checkpoint in the released format, with a tokenizer beside it, which it does not bring."""
     torch = pytest.importorskip("torch")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "export"))
+    from tiny_checkpoint import tiny_tokenizer
+
     from parrot_export.checkpoint import open_checkpoint
 
-    folder = Path(__file__).parents[1] / "data" / "released_tiny"
+    folder = shutil.copytree(Path(__file__).parents[1] / "data" / "released_tiny", tmp_path / "released")
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
     (point, *_) = points = gather(folder, NANO, tables, 2)
     assert len(points) == 4
     checkpoint = open_checkpoint(folder)
