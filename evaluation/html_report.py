@@ -117,7 +117,7 @@ def _charts(charts: Sequence[Chart]) -> Markup:
 
 def _figures(results: Sequence[Result]) -> Markup:
     """A table per measure, a row per language, a column per run; below each, a table per run by category."""
-    parts: list[Markup] = [element("h2", "Figures")]
+    parts: list[Markup] = [element("h2", "Figures"), *_scores(results)]
     told = {name: each["explanation"] for result in results for name, each in result.measures.items()}
     codes = shared_languages(results)
     for measure, explanation in told.items():
@@ -126,6 +126,31 @@ def _figures(results: Sequence[Result]) -> Markup:
         parts += [element("h3", measure), _table(header, rows, caption=f"{explanation}.")]
         parts += [_groups(results, measure, level, codes) for level in _LEVELS]
     return join(parts)
+
+
+def _scores(results: Sequence[Result]) -> list[Markup]:
+    """Figures that are more than shares, such as a judge's, a table per run."""
+    tables = []
+    for result in results:
+        scores = result.report.get("scores", ())
+        columns = list(dict.fromkeys((score["language"], score["measure"]) for score in scores))
+        rows = [[group, *(_score(result, column, group) for column in columns)] for group in _score_groups(scores)]
+        if rows:
+            header = ["score", *(f"{language} {measure}" for language, measure in columns)]
+            notes = dict.fromkeys(note for score in scores for note in score["notes"])
+            caption = "; ".join((f"{result.label}: scores (n), which have no interval", *notes))
+            tables.append(_table(header, rows, caption=f"{caption}."))
+    return tables
+
+
+def _score_groups(scores: Sequence[dict]) -> list[str]:
+    return list(dict.fromkeys(score["group"] for score in scores))
+
+
+def _score(result: Result, column: tuple[str, str], group: str) -> Markup:
+    language, measure = column
+    found = result.score(measure, language, group)
+    return element("td", "–") if found is None else element("td", f"{found[0]:.1f}", element("small", f"({found[1]})"))
 
 
 def _groups(results: Sequence[Result], measure: str, level: str, codes: Sequence[str]) -> Markup:

@@ -125,26 +125,34 @@ def outcomes(measure: Measure, samples: Iterable[Mapping[str, Any]]) -> dict[Has
 
 
 def _key(unit: str, sample: Mapping[str, Any]) -> Hashable:
-    if unit == "row":
-        return sample["index"]
-    if unit == "pair":
-        return sample["image_id"]
-    if unit == "circle":
-        return int(sample["index"]) % _ROTATION
-    raise InputError(f"runs cannot be compared by {unit!r} yet; name other measures with --measure")
+    try:
+        if unit == "row":
+            return sample["index"]
+        if unit == "pair":
+            return sample["image_id"]
+        if unit == "picture":
+            return sample["category"], sample["image_path"] or sample["image_id"]
+        if unit == "circle":
+            return int(sample["index"]) % _ROTATION
+    except KeyError as error:
+        raise InputError(_older(error.args[0])) from error
+    raise InputError(f"runs cannot be compared by {unit!r}; name other measures with --measure")
 
 
 def _is_whole(unit: str, group: Sequence[Mapping[str, Any]]) -> bool:
     if unit == "circle":
         return any(int(sample["index"]) < _ROTATION for sample in group)
+    if unit == "picture":
+        return len(group) == 2
     if unit == "pair":
         if any("truth" not in sample for sample in group):
-            raise InputError(
-                "these samples do not say which questions are answered Yes; run parrot-eval again: answers are kept, "
-                "nothing is asked twice"
-            )
+            raise InputError(_older("truth"))
         return {sample["truth"] for sample in group} == {"yes", "no"}
     return True
+
+
+def _older(key: str) -> str:
+    return f"these samples have no {key!r}; run parrot-eval again: answers are kept, nothing is asked twice"
 
 
 def _verdict(judge: str, sample: Mapping[str, Any]) -> bool | None:

@@ -40,6 +40,8 @@ def publish_report(
         shown = []
         if samples:
             benchmark = find_benchmark(benchmarks[0])
+            if benchmark.form == "judged":
+                raise InputError(f"a judge scores {benchmark.title}, so no answer is right or wrong; give --samples 0")
             tables = read_tables(benchmark, data, tuple(shared_languages(results)), skip_missing_images=True)
             shown = worst(results, tables, samples)
         drawn = draw(results, font, note) if plots else []

@@ -105,6 +105,7 @@ def sample_data(sample: Sample) -> dict[str, Any]:
         "category": row.category,
         "l2_category": row.l2_category,
         "image_id": row.image_id,
+        "image_path": row.image_path,
         "answer": row.answer,
         "truth": {letter: said for said, letter in (row.yes_no or {}).items()}.get(row.answer),
         "response": sample.response,

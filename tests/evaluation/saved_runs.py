@@ -9,12 +9,17 @@ from parrot_evaluation.measure import write_report
 from parrot_evaluation.report import build
 from parrot_evaluation.runner import Question, Response, evaluate
 from parrot_evaluation.scoring import Sample
-from parrot_evaluation.tsv import Table, read_tsv
+from parrot_evaluation.tsv import Table, language_of, read_tsv
 
 
 def row_of(question: Question) -> str:
     """The index of the row a question comes from."""
     return question.name.split()[2]
+
+
+def _language(path: Path) -> str:
+    """That in the file's name; a file without one is English."""
+    return language_of(path) if "_" in path.stem else "en"
 
 
 def save_run(
@@ -29,7 +34,7 @@ def save_run(
 ) -> tuple[list[Table], list[Sample]]:
     """``folder`` as a finished run over ``files`` whose model answers ``answer``; the tables and samples of it."""
     chosen = find_benchmark(benchmark)
-    tables = [read_tsv(path) for path in files]
+    tables = [read_tsv(path, language=_language(path), form=chosen.form) for path in files]
 
     def ask(questions: Sequence[Question]) -> list[str | Response]:
         return [answer(question) for question in questions]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from saved_runs import row_of, save_run
-from tsv_files import choice, open_row, picture, yes_no
+from tsv_files import COLUMNS, choice, open_row, picture, yes_no
 
 from parrot_evaluation.cli import main
 from parrot_evaluation.html_report import page
@@ -186,6 +186,25 @@ def test_without_samples_no_data_is_needed(runs, tmp_path, make_tsv) -> None:
     save_run(tmp_path / "m", [make_tsv("mmmb_en.tsv", ROWS[:2])], lambda question: "B", benchmark="MMMB")
     result = run("report", runs[0], tmp_path / "m", "--samples", 0, "-o", out, "--force")
     assert "one report shows one benchmark, these results are of nano and MMMB" in result.stderr
+
+
+def test_scores_that_are_more_than_shares_are_shown_without_an_interval(make_tsv, tmp_path) -> None:
+    rows = [{"answer": answer, "category": "count", "image": picture(4)} for answer in ("Yes", "No")]
+    save_run(tmp_path / "m", [make_tsv("MME.tsv", rows)], lambda question: "Yes", benchmark="MME")
+    out = tmp_path / "report.html"
+    assert run("report", tmp_path / "m", "--samples", 0, "--no-plots", "-o", out).exit_code == 0
+    text = "".join(Tree(out.read_text("utf-8")).texts)
+    assert "count50.0(2)" in text  # acc 50 and acc+ 0
+    assert "perception is the sum of 1 of 10 categories" in text
+
+
+def test_answers_left_to_a_judge_are_not_called_wrong(make_tsv, tmp_path) -> None:
+    rows = [{"answer": "A dog.", "category": "conv", "image": picture(4), "gpt4_ans": "x", "caption": "x"}]
+    file = make_tsv("LLaVABench.tsv", rows, [*COLUMNS, "gpt4_ans", "caption"])
+    save_run(tmp_path / "m", [file], lambda question: "A cat.", benchmark="LLaVA-Bench")
+    result = run("report", tmp_path / "m", "--data", file.parent, "--no-plots", "-o", tmp_path / "r.html")
+    assert result.exit_code == 2
+    assert "no answer is right or wrong; give --samples 0" in result.stderr
 
 
 def test_pictures_are_thumbnails(make_tsv) -> None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 from saved_runs import row_of, save_run
-from tsv_files import choice, open_row, picture, yes_no
+from tsv_files import COLUMNS, choice, open_row, picture, yes_no
 
 from parrot_evaluation.benchmarks import BENCHMARKS
 from parrot_evaluation.paired import Paired, holm, mcnemar, outcomes, pair, tango
@@ -117,12 +117,19 @@ ROWS = {
     ],
     "MMBench_dev": [choice("ABCD"[n % 4], index=n % 5 + 10**6 * (n // 5)) for n in range(15)]
     + [choice("A", index=77 + 10**6)],
+    "MME": [
+        {"answer": ("Yes", "No")[n % 2], "category": f"part {n // 6}", "image": picture(n // 2 % 3), "image_path": path}
+        for n in range(12)
+        for path in ["", f"{n // 2}.png"][n // 6 :][:1]
+    ]
+    + [{"answer": "Yes", "category": "part 1", "image": picture(77)}],
 }
 
 
 @pytest.mark.parametrize("benchmark", ROWS)
 def test_units_are_those_that_are_counted(benchmark: str, make_tsv, tmp_path) -> None:
-    file = make_tsv(BENCHMARKS[benchmark].file.format(code="en"), ROWS[benchmark])
+    columns = [*COLUMNS, "image_path"]
+    file = make_tsv(BENCHMARKS[benchmark].file.format(code="en"), ROWS[benchmark], columns)
     draw = random.Random(7)
     words = ["A", "B", "C", "a", "Yes", "red", "The red one is here", "Kırmızı olan burada duruyor"]
     _, samples = save_run(tmp_path / "run", [file], lambda question: draw.choice(words), benchmark=benchmark)
