@@ -178,16 +178,15 @@ def tsne(model, benchmark, data, languages, limit, seed, perplexity, **output) -
 
     MODEL is a bundle or a checkpoint. Needs scikit-learn: pip install 'parrot-edge[tsne]'.
     """
-    from parrot_evaluation.benchmarks import find_benchmark
+    from parrot_evaluation.benchmarks import choose_languages, find_benchmark
     from parrot_evaluation.features import gather
     from parrot_evaluation.features import tsne as draw
     from parrot_evaluation.measure import read_tables
-    from parrot_runtime.languages import parse_languages
     from parrot_runtime.plotting import check_format, fonts, native_names, save
 
     check_format(output["output"])
     chosen = find_benchmark(benchmark)
-    codes = parse_languages(languages, chosen.languages, further=chosen.further)
+    codes = choose_languages(chosen, languages, data)
     points = gather(model, chosen, read_tables(chosen, data, codes), limit)
     title = model.resolve().name
     with fonts([*native_names(codes), title, "●▲"], output["font"]) as unwritten:
