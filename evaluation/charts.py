@@ -11,7 +11,7 @@ from typing import Any
 from parrot_evaluation.results import Figure, Result, shared_languages
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import BY_CODE
-from parrot_runtime.plotting import COLOURS, import_pyplot, native_names
+from parrot_runtime.plotting import COLOURS, import_pyplot, left_to_right, native_names
 
 _GREY = "#5b6770"
 _HEIGHT = 3.8
@@ -39,7 +39,7 @@ def radar(results: Sequence[Result], measure: str, *, floor: float = 0, unwritte
         # Only a run that has all languages closes its line: a gap must not look like a value.
         closed = [*points, points[0]] if len(points) == len(codes) else points
         colour = COLOURS[number % len(COLOURS)]
-        axes.plot(*zip(*closed, strict=True), color=colour, lw=1.8, marker="o", ms=4, label=result.label)
+        axes.plot(*zip(*closed, strict=True), color=colour, lw=1.8, marker="o", ms=4, label=_legend(result.label))
         if len(points) == len(codes) and len(results) == 1:
             axes.fill(*zip(*closed, strict=True), color=colour, alpha=0.08)
     lowest = min(result.find(measure, code).value for result in results for code in codes if result.find(measure, code))
@@ -74,7 +74,7 @@ def bars(results: Sequence[Result], measure: str, *, unwritten: Collection[str] 
         xs = [places[each.language] for each in found]
         values = [each.value for each in found]
         colour = COLOURS[number % len(COLOURS)]
-        axes.bar(xs, values, 0.92 * width, color=colour, label=result.label)
+        axes.bar(xs, values, 0.92 * width, color=colour, label=_legend(result.label))
         axes.errorbar(xs, values, _whiskers(found), fmt="none", ecolor="#1c2429", elinewidth=1, capsize=2, alpha=0.7)
         if len(results) <= 3:
             # At the foot, where no interval ever covers it.
@@ -211,6 +211,11 @@ def _panels(results: Sequence[Result], panel: Callable[[Any, Sequence[str], dict
         if len(results) > 1:
             each.set_title(result.label, fontsize=9)
     return figure, axes[0]
+
+
+def _legend(label: str) -> str:
+    """``label`` as matplotlib lists it: it leaves out those that begin with an underscore."""
+    return left_to_right(label) if label.startswith("_") else label
 
 
 def _whiskers(found: Sequence[Figure]) -> list[list[float]]:

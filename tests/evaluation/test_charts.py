@@ -62,6 +62,15 @@ def test_a_radar_has_a_corner_per_language_and_a_closed_line_per_run(results) ->
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["tiny fp16", "قرد"]
 
 
+def test_a_label_with_an_underscore_in_front_and_dollars_is_written_as_it_is(runs, tmp_path) -> None:
+    results = read_results([f"_x $a$={runs[0]}", f"$={runs[1]}"])
+    with plotting.fonts(charts.texts(results), None):
+        figure = charts.bars(results, "choice")
+        named = [text.get_text().strip("\u200e") for text in figure.axes[0].get_legend().get_texts()]
+        plotting.save(figure, tmp_path / "x.png", force=False)
+    assert named == ["_x $a$", "$"]
+
+
 def test_a_radar_refuses_two_languages_and_a_floor_above_a_value(results, make_tsv, tmp_path) -> None:
     with pytest.raises(InputError, match=r"above the lowest value, 0\.0"):
         charts.radar(results, "choice", floor=30)
