@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from parrot_evaluation.model_options import model_options
 from parrot_runtime.command import DefaultGroup, verbose_option
 
 _EPILOG = "Example: parrot-eval nano --model bundles/nano-fp16 --languages tr,ar --limit 200"
@@ -27,13 +28,7 @@ def main() -> None:
 
 @main.command(epilog=_EPILOG)
 @click.argument("benchmark")
-@click.option(
-    "--model",
-    "--bundle",
-    "model",
-    type=click.Path(path_type=Path),
-    help="The bundle to measure. [default: the one parrot-run takes]",
-)
+@model_options
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

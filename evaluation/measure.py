@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -17,7 +17,7 @@ import click
 from parrot_evaluation import tables
 from parrot_evaluation.benchmarks import Benchmark, find_benchmark, find_files
 from parrot_evaluation.journal import Journal
-from parrot_evaluation.models import Model, open_bundle
+from parrot_evaluation.models import Model, ModelOptions, open_model
 from parrot_evaluation.prompts import Instruction
 from parrot_evaluation.report import Report, build, sample_data, to_data
 from parrot_evaluation.runner import Progress, evaluate
@@ -38,7 +38,7 @@ def _note(line: str) -> None:
 def run_benchmark(
     *,
     benchmark: str,
-    model: Path | None,
+    model: str | Path | None,
     data: Path | None,
     languages: str | None,
     limit: int | None,
@@ -48,6 +48,7 @@ def run_benchmark(
     force: bool,
     by_category: bool,
     as_json: bool,
+    model_options: ModelOptions = ModelOptions(),  # noqa: B008, frozen
 ) -> str:
     """Measure and write ``answers.jsonl``, ``samples.jsonl``, ``report.json`` and ``report.md``; the report's text."""
     chosen = find_benchmark(benchmark)
@@ -57,13 +58,15 @@ def run_benchmark(
         parse_languages(languages, chosen.languages, further=chosen.further),
         skip_missing_images=skip_missing_images,
     )
-    opened = open_bundle(model or _default_bundle(), max_new_tokens=chosen.max_new_tokens, note=_note)
+    opened = open_model(
+        str(model or _default_bundle()), model_options, max_new_tokens=chosen.max_new_tokens, note=_note
+    )
     folder = output / chosen.name / run_name(opened, chosen, instruction)
-    with Journal(folder / "answers.jsonl") as journal, _progress_bar() as progress:
+    with closing(opened), Journal(folder / "answers.jsonl") as journal, _progress_bar() as progress:
         if force:
             journal.clear()
         samples = evaluate(
-            chosen, read, opened.ask, journal=journal, limit=limit, instruction=instruction, progress=progress
+            chosen, read, opened, journal=journal, limit=limit, instruction=instruction, progress=progress
         )
     settings = {
         "instruction": instruction,
@@ -71,6 +74,9 @@ def run_benchmark(
         "max_new_tokens": chosen.max_new_tokens,
         "model_fingerprint": opened.fingerprint,
     }
+    if refused := journal.refused():
+        settings["refused"] = refused
+        _note(f"the server refused {refused} of the questions; they count as wrong")
     report = build(chosen, read, samples, model=opened.name, settings=settings)
     text = write_report(folder, report, samples)
     click.echo(f"parrot-eval: kept in {folder}", err=True)
