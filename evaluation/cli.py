@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from parrot_evaluation.model_options import model_options
+from parrot_evaluation.routing_cli import routing
 from parrot_runtime.command import DefaultGroup, verbose_option
 
 _EPILOG = "Example: parrot-eval nano --model bundles/nano-fp16 --languages tr,ar --limit 200"
@@ -65,3 +66,6 @@ def run(as_json: bool, by_category: bool, **options) -> None:
     from parrot_evaluation.measure import run_benchmark
 
     click.echo(run_benchmark(as_json=as_json, by_category=by_category, **options), nl=False)
+
+
+main.add_command(routing)

@@ -31,7 +31,8 @@ NANO_FOLDER = Path("runs/nano/evaluation")
 FURTHER_NANO_FOLDER = Path("runs/nano/evaluation-further")
 
 
-def _note(line: str) -> None:
+def note(line: str) -> None:
+    """One line on stderr."""
     click.echo(f"parrot-eval: {line}", err=True)
 
 
@@ -58,11 +59,9 @@ def run_benchmark(
         parse_languages(languages, chosen.languages, further=chosen.further),
         skip_missing_images=skip_missing_images,
     )
-    opened = open_model(
-        str(model or _default_bundle()), model_options, max_new_tokens=chosen.max_new_tokens, note=_note
-    )
+    opened = open_model(str(model or default_bundle()), model_options, max_new_tokens=chosen.max_new_tokens, note=note)
     folder = output / chosen.name / run_name(opened, chosen, instruction)
-    with closing(opened), Journal(folder / "answers.jsonl") as journal, _progress_bar() as progress:
+    with closing(opened), Journal(folder / "answers.jsonl") as journal, progress_bar() as progress:
         if force:
             journal.clear()
         samples = evaluate(
@@ -76,10 +75,10 @@ def run_benchmark(
     }
     if refused := journal.refused():
         settings["refused"] = refused
-        _note(f"the server refused {refused} of the questions; they count as wrong")
+        note(f"the server refused {refused} of the questions; they count as wrong")
     report = build(chosen, read, samples, model=opened.name, settings=settings)
     text = write_report(folder, report, samples)
-    click.echo(f"parrot-eval: kept in {folder}", err=True)
+    note(f"kept in {folder}")
     return text if as_json else tables.markdown(report, by_category=by_category)
 
 
@@ -112,16 +111,17 @@ def _nano_files(languages: tuple[str, ...]) -> dict[str, Path]:
         if not set(languages) & set(spoken):
             continue
         if not folder.exists():
-            click.echo(f"parrot-eval: drawing nano's held-out pictures under {folder}", err=True)
+            note(f"drawing nano's held-out pictures under {folder}")
         files |= ensure_evaluation(folder, languages=spoken)
     return files
 
 
-def _default_bundle() -> Path:
+def default_bundle() -> Path:
+    """The bundle that ``parrot-run`` takes, said on stderr."""
     from parrot_runtime.bundles import find_bundle
 
     folder = find_bundle().folder
-    click.echo(f"parrot-eval: measuring {folder}", err=True)
+    note(f"measuring {folder}")
     return folder
 
 
@@ -144,7 +144,7 @@ def write_report(folder: Path, report: Report, samples: list[Sample]) -> str:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Progress]:
+def progress_bar() -> Iterator[Progress]:
     """A bar on stderr where that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None

@@ -151,12 +151,18 @@ def open_bundle(
                 yield _response(answer)
         except InputError as error:
             # Only a question that cannot be asked raises one, and it is the last that was read.
+            if not last:
+                raise
             raise named(error, last[0].name) from error
 
+    return Model(*identity(parrot, folder), stream)
+
+
+def identity(parrot: Parrot, folder: Path) -> tuple[str, str]:
+    """Name and fingerprint of the bundle in ``folder``, loaded as ``parrot``."""
     # The manifest lists the hash of every file, and loading has checked them. Engines may answer otherwise than graphs.
     digest = hashlib.sha256((folder / MANIFEST_NAME).read_bytes() + parrot.backend.encode()).hexdigest()
-    manifest = parrot.manifest
-    return Model(f"{manifest.name} {manifest.precision}", digest, stream)
+    return f"{parrot.manifest.name} {parrot.manifest.precision}", digest
 
 
 def named(error: ParrotError, question: str) -> ParrotError:

@@ -54,6 +54,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], ruler, *lines[1:]])
 
 
+def language(code: str) -> str:
+    """How a table's row calls a language: ``tr Turkish``."""
+    return f"{code} {BY_CODE[code].english_name}"
+
+
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     padded = [
         cell + " " * (width - _width(cell)) if column == 0 else " " * (width - _width(cell)) + cell
@@ -91,10 +96,7 @@ def _interval(cell: Cell | None) -> str:
 
 
 def _summary(report: Report, measures: Sequence[Measure], show: Callable[[Cell | None], str]) -> str:
-    rows = [
-        [f"{code} {BY_CODE[code].english_name}", *(show(report.find(m.name, code)) for m in measures)]
-        for code in report.languages
-    ]
+    rows = [[language(code), *(show(report.find(m.name, code)) for m in measures)] for code in report.languages]
     if show is _share and len(report.languages) > 1:
         spreads = [report.spreads.get(measure.name) for measure in measures]
         rows.append(["spread, points", *(f"{spread.points:.1f}" if spread else _NOTHING for spread in spreads)])

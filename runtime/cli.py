@@ -61,6 +61,7 @@ Examples:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads per graph of onnxruntime.  [default: all cores]")
 @click.option("--stats", is_flag=True, help="Time of each stage, speed, and routing over the experts, on stderr.")
+@click.option("--explain", is_flag=True, help="Which words drew the router, and what each expert changes, on stderr.")
 @click.option("--json", is_flag=True, help="One JSON object per question on stdout.")
 @click.version_option(package_name="parrot-edge")
 @verbose_option
@@ -76,6 +77,7 @@ def main(
     top_p,
     repetition_penalty,
     seed,
+    explain,
     **options,
 ):
     """Ask every QUESTION about all IMAGEs together.
@@ -87,12 +89,23 @@ def main(
         # Six languages must come out whatever the locale says.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    from parrot_runtime.run import Settings, collect, run, split_choices
+    from parrot_runtime.run import Settings, check_explain, collect, run, split_choices
     from parrot_runtime.sampling import Sampling
 
     sampling = Sampling(temperature, top_p, repetition_penalty, seed)
     pictures, asked = collect(arguments, images, questions, question_file, text_only=text_only, interactive=interactive)
-    settings = Settings(sampling=sampling, options=split_choices(choices, interactive=interactive), **options)
+    settings = Settings(
+        sampling=sampling,
+        options=split_choices(choices, interactive=interactive),
+        explain=check_explain(
+            explain,
+            choices=choices is not None,
+            interactive=interactive,
+            text_only=text_only,
+            temperature=temperature,
+        ),
+        **options,
+    )
     if interactive:
         from parrot_runtime.interactive import converse
 

@@ -85,8 +85,8 @@ class Composer:
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; expected 1 or more")
         with stats.timed("experts"):
-            encoded = self._encode(turns)
-        features = self._look(pictures, stats)
+            encoded = self.encode(turns)
+        features = self.look(pictures, stats)
         with stats.timed("experts"):
             self._route(features, encoded, routed)
             inputs_embeds = self._assemble(encoded, routed.visual_tokens)
@@ -96,7 +96,12 @@ class Composer:
         lookup = Lookup(encoded.input_ids) if self._lookup and limit > 1 else None
         return Request(inputs_embeds, routed.routing, choose, limit, stats, lookup)
 
-    def _encode(self, turns: Sequence[Turn]) -> EncodedPrompt:
+    def words(self, encoded: EncodedPrompt) -> np.ndarray:
+        """T of Eq. 2: the embeddings ``[T, C]`` of the prompt's text."""
+        return self._embedding.gather(encoded.input_ids[encoded.router_mask], self._backend.embeds_dtype)
+
+    def encode(self, turns: Sequence[Turn]) -> EncodedPrompt:
+        """The prompt of ``turns``. Raises TextError for one that leaves no room for an answer."""
         dims, system = self._manifest.model, self._manifest.prompt.system
         encoded = self._prompts.encode(turns, image_tokens=dims.image_tokens, system=system, generation=True)
         # One position must be left for an answer.
@@ -108,7 +113,7 @@ class Composer:
             )
         return encoded
 
-    def _look(self, pictures: Sequence[Picture], stats: Stats) -> np.ndarray | None:
+    def look(self, pictures: Sequence[Picture], stats: Stats) -> np.ndarray | None:
         """Features of all pictures, ``[n, P, C]``."""
         if not pictures:
             return None
@@ -131,7 +136,7 @@ class Composer:
         if not self._manifest.model.experts:
             routed.visual_tokens = features
             return
-        text = self._embedding.gather(encoded.input_ids[encoded.router_mask], self._backend.embeds_dtype)
+        text = self.words(encoded)
         text_embeds = np.broadcast_to(text, (len(features), *text.shape))
         routed.update(*self._backend.route(features, text_embeds, np.ones(text_embeds.shape[:2], np.bool_)))
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from tokenizers import Tokenizer
 
+    from parrot_runtime.explain import Explanation
     from parrot_runtime.scheduler import Scheduler
 
     # One picture: a path, the bytes of a file, a Pillow image, or one made ready by Parrot.picture.
@@ -167,6 +168,29 @@ class Parrot:
             pass
         return Choice(scorer.shares, stats, request.routing)
 
+    def explain(
+        self, images: Images, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
+    ) -> Explanation:
+        """Which words of ``question`` drew the router, where that sent the pictures, and what each expert changes.
+
+        Takes about as long as an answer per expert. Raises as ``ask`` does, InputError without a picture, without
+        experts or with a ``sampling`` whose answers differ by chance, and ParrotError when the bundle's router cannot
+        be explained.
+        """
+        from parrot_runtime.explain import check_explainable, explain
+
+        stats = Stats()
+        pictures = self._read(images, stats)
+        check_explainable(len(pictures), self.manifest.model.experts, sampling)
+        turns = [Turn("user", check_question(question), len(pictures))]
+
+        def answer(routed: Routed) -> str:
+            choose = Sampler(sampling)
+            request = self._composer.request(pictures, turns, choose, max_new_tokens, Stats(), routed)
+            return self._stream(request, self._alone(request)).answer.text
+
+        return explain(self._backend, self._tokenizer, self._composer, pictures, turns, answer)
+
     def scheduler(self, slots: int = 8) -> Scheduler:
         """Questions from several threads, up to ``slots`` of them answered together; a context manager."""
         if slots < 1:
@@ -261,7 +285,8 @@ class Parrot:
 
 
 class Chat:
-    """A conversation: every answer is made from all turns so far. ``turns`` grows when an answer is whole.
+    """A conversation: every answer is made from all turns so far. ``turns`` grows when an answer is whole; ``pictures``
+    are those of the first turn.
 
     What the KV cache holds of the turns before is not prefilled again. With ``reroute`` ``always`` that ends at the
     first picture, since every turn's text routes the pictures anew, exactly as training saw conversations; ``auto``
@@ -275,7 +300,7 @@ class Chat:
         self._parrot, self._tokens_of = parrot, answer
         self._routed = Routed(reroute)
         self._stats = Stats()
-        self._pictures = parrot._read(images, self._stats)
+        self.pictures = parrot._read(images, self._stats)
 
     def ask(self, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY) -> Answer:
         """See ``Parrot.ask``."""
@@ -285,11 +310,11 @@ class Chat:
         self, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
     ) -> AnswerStream:
         """See ``Parrot.stream``."""
-        turns = [*self.turns, Turn("user", check_question(question), 0 if self.turns else len(self._pictures))]
+        turns = [*self.turns, Turn("user", check_question(question), 0 if self.turns else len(self.pictures))]
         # Reading the pictures is on the first question's bill.
         stats, self._stats = self._stats, Stats()
         request = self._parrot._composer.request(
-            self._pictures, turns, Sampler(sampling), max_new_tokens, stats, self._routed
+            self.pictures, turns, Sampler(sampling), max_new_tokens, stats, self._routed
         )
 
         def remember(answer: Answer) -> None:

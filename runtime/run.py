@@ -17,12 +17,13 @@ from parrot_runtime.choices import check_options
 from parrot_runtime.errors import InputError, TextError
 from parrot_runtime.image import MAX_BYTES, read_image, shown
 from parrot_runtime.prompt import check_question
-from parrot_runtime.report import as_json, as_table, choice_as_json, choice_as_table
+from parrot_runtime.report import as_json, as_table, choice_as_json, choice_as_table, explanation_as_table
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from parrot_runtime.cache import Picture
+    from parrot_runtime.explain import Explanation
     from parrot_runtime.names import BackendName, Reroute
     from parrot_runtime.parrot import Chat
     from parrot_runtime.rates import Rate
@@ -91,6 +92,19 @@ def split_choices(text: str | None, *, interactive: bool) -> tuple[str, ...]:
     return tuple(check_options([option.strip() for option in options]))
 
 
+def check_explain(explain: bool, *, choices: bool, interactive: bool, text_only: bool, temperature: float) -> bool:
+    """``explain`` itself. Raises InputError where there is nothing it explains."""
+    for given, option, why in (
+        (interactive, "-i", "it explains questions one by one"),
+        (choices, "--choices", "it explains an answer that is generated"),
+        (text_only, "--text-only", "only pictures are routed"),
+        (temperature > 0, "--temperature", "it compares answers, and these would differ by chance"),
+    ):
+        if explain and given:
+            raise InputError(f"--explain was given together with {option}, but {why}; leave one of them out")
+    return explain
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How a command line wants its answers made and shown."""
@@ -105,6 +119,7 @@ class Settings:
     reroute: Reroute
     lookup: bool
     options: tuple[str, ...]
+    explain: bool
     stats: bool
     json: bool
 
@@ -147,10 +162,20 @@ class Session:
         answer = stream.answer
         answer.stats.seconds["image"] += read_seconds
         reached = self._reached(answer.stats) if settings.json or stats else {}
+        explained = self._explain(chat, question) if settings.explain else None
         if settings.json:
-            click.echo(as_json(question, answer, images=names, bundle=shown(self._folder), reached=reached))
+            folder = shown(self._folder)
+            click.echo(as_json(question, answer, images=names, bundle=folder, reached=reached, explained=explained))
         if stats:
             click.echo(as_table(answer, images=names, reached=reached), err=True)
+        if explained is not None and not settings.json:
+            click.echo(explanation_as_table(explained, answer.text, images=names), err=True)
+
+    def _explain(self, chat: Chat, question: str) -> Explanation:
+        settings = self.settings
+        return self.parrot.explain(
+            chat.pictures, question, max_new_tokens=settings.max_new_tokens, sampling=settings.sampling
+        )
 
     def choose(self, pictures: Sequence[Picture], question: str, names: Sequence[str], read_seconds: float) -> None:
         """Score the options, and show the likeliest."""

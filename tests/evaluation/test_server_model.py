@@ -45,6 +45,7 @@ def run(*arguments: str):
 def test_a_servers_model_is_measured(server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-secret")
     server.faults = [chat_server.status(429, Retry_After="0"), chat_server.status(503), chat_server.close]
+    server.delay = 0.02
     result = run(*given(server, data, "--api-key-env", "MY_KEY", "--concurrency", 3, "--json"))
     assert result.exit_code == 0, result.output
     cells = {cell["measure"]: cell for cell in json.loads(result.stdout)["cells"]}
