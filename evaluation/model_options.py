@@ -47,6 +47,15 @@ _OPTIONS = (
     click.option(
         "--count-refused", is_flag=True, default=None, help="A question that the server refuses counts as wrong."
     ),
+    click.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Ask on a Ray cluster, an actor per GPU or per --ray-cpus: auto, local, or its address. The model's "
+        "folder is at the same path on every node.",
+    ),
+    click.option(
+        "--ray-cpus", type=click.IntRange(min=1), metavar="N", help="CPUs of an actor; GPUs are then left alone. [2]"
+    ),
 )
 
 

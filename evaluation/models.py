@@ -47,6 +47,7 @@ class ModelOptions:
     server. ``dtype`` ``float32`` or ``bf16`` and ``device`` of a checkpoint, and the folder of its vision encoder where
     it is not beside it. ``model_name`` is the server's name of its model, ``api_key_env`` the variable with the key;
     ``body`` is JSON that goes into every request; ``count_refused`` counts what the server will not answer as wrong.
+    ``ray`` is the address of a cluster that a bundle or a checkpoint is run on, ``ray_cpus`` the CPUs of an actor.
     """
 
     slots: int | None = None
@@ -60,6 +61,8 @@ class ModelOptions:
     requests_per_minute: float | None = None
     body: str | None = None
     count_refused: bool | None = None
+    ray: str | None = None
+    ray_cpus: int | None = None
 
     def together(self, kind: Kind) -> int:
         """Questions answered together."""
@@ -72,10 +75,13 @@ class ModelOptions:
                 option = f"--{field.name.replace('_', '-')}"
                 for_what = " and ".join(_KINDS[each] for each in _FITS[field.name])
                 raise InputError(f"{option} is for {for_what}, and {model} is {_KINDS[kind]}; leave it out")
+        if self.ray_cpus is not None and self.ray is None:
+            raise InputError("--ray-cpus says how large actors on Ray are; give --ray too, or leave it out")
 
 
 _FITS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("dtype", "device", "vision_tower"), ("checkpoint",)),
+    **dict.fromkeys(("ray", "ray_cpus"), ("bundle", "checkpoint")),
     **dict.fromkeys(
         ("model_name", "api_key_env", "timeout", "retries", "requests_per_minute", "body", "count_refused"),
         ("server",),
@@ -116,6 +122,10 @@ def open_model(
     """
     kind = kind_of(model)
     options.require_fit(kind, model)
+    if options.ray is not None:
+        from parrot_evaluation.ray_model import open_on_ray
+
+        return open_on_ray(model, options, max_new_tokens=max_new_tokens, note=note)
     if kind == "server":
         from parrot_evaluation.server_model import open_server
 
