@@ -22,6 +22,7 @@ import click
 from parrot_calibration.request import CalibrationRequest
 from parrot_calibration.run import calibrate
 from parrot_export.bundle import export
+from parrot_export.float32 import Float32
 from parrot_export.gate import Budget, Cost, measure_gate
 from parrot_export.request import ExportRequest
 from parrot_export.samples import graded_samples
@@ -102,9 +103,8 @@ def _measured(checkpoint: Path, seed: int, way: Way, folder: Path, gate_samples:
         budget = {"max_kl": _AUTO_KL, "max_drop": 100.0, "gate_samples": _AUTO_QUESTIONS}
         request = replace(request, verify=True, **budget)
     bundle, manifest = export(request)
-    gate = measure_gate(
-        bundle, manifest, load_checkpoint(checkpoint), list(graded_samples(gate_samples)), Budget(math.inf, math.inf)
-    )
+    exact, questions = Float32(load_checkpoint(checkpoint)), list(graded_samples(gate_samples))
+    gate = measure_gate(bundle, manifest, exact, questions, Budget(math.inf, math.inf))
     shutil.rmtree(bundle)
     return gate[way.target]["languages"]
 

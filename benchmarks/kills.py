@@ -85,7 +85,7 @@ def forked(folder: Path, stage: int, *, resume: bool, naive: bool = False) -> Ru
 
 
 def _train(folder: Path, stage: int, resume: bool, naive: bool) -> None:
-    from parrot_train.config import load_config
+    from parrot_train.config_files import load_config
     from parrot_train.stages import StageRequest, run_stage
 
     code = 1

@@ -1,16 +1,16 @@
 """The benchmarks, as data: their files, how they are asked, and what is counted.
 
 A new benchmark of TSV files is a new entry. Scorings are named after who set them: ``kit`` is VLMEvalKit's, ``paper``
-that of section 2.4 of the Parrot paper.
+that of section 2.4 of the Parrot paper. ``docs/evaluation.md`` says where the facts are from.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from parrot_evaluation.tsv import Kind, file_codes
+from parrot_evaluation.tsv import Form, Kind, file_codes
 from parrot_runtime.errors import InputError
-from parrot_runtime.languages import CODES, FURTHER_CODES
+from parrot_runtime.languages import CODES, FURTHER_CODES, parse_languages
 from parrot_runtime.strict import nearest
 
 
@@ -19,24 +19,29 @@ class Measure:
     """One number per language and category.
 
     ``kinds``: the rows it looks at. ``unit``: what is counted once: a row; a ``pair``, the Yes/No rows of one picture,
-    of which one says Yes and one No, all right together; a ``circle``, the rows whose ``index % 10**6`` agrees, all
-    right together. ``judge``: who says what is right: the ``multilingual`` or the ``kit``'s extraction, the ``exact``
-    text of an open answer, or its ``language``, where rows of undetermined language are left out.
+    of which one says Yes and one No, all right together; a ``picture``, the two rows of one picture in one category,
+    both right; a ``circle``, the rows whose ``index % 10**6`` agrees, all right together. ``judge``: who says what is
+    right: the ``multilingual`` or the ``kit``'s extraction, the ``exact`` text of an open answer, or its ``language``,
+    where rows of undetermined language are left out.
     """
 
     name: str
     heading: str
     explanation: str
     kinds: tuple[Kind, ...]
-    unit: Literal["row", "pair", "circle"]
+    unit: Literal["row", "pair", "picture", "circle"]
     judge: Literal["multilingual", "kit", "exact", "language"]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """``file`` has ``{code}`` where a language's code stands. ``yes_no``: whether Yes/No questions show their two
-    options with the letter instruction, or stand plain. ``source``: where the user gets the files, None where the
-    project makes them."""
+    """``file`` has ``{code}`` where a language's code stands; ``english`` is the published name where there is none.
+
+    ``languages`` are asked unless others are named; where ``as_found``, all whose files are in the folder, of these
+    and ``further``. ``yes_no``: whether Yes/No questions show their two options with the letter instruction, or stand
+    plain. ``only_pictures``: rows without a picture are left out, as the kit leaves them out. ``composite``: the name
+    of the figures that are more than counts. ``source``: where the user gets the files, None where the project makes
+    them."""
 
     name: str
     title: str
@@ -48,6 +53,22 @@ class Benchmark:
     further: tuple[str, ...] = ()
     licence: str | None = None
     source: str | None = None
+    english: str | None = None
+    as_found: bool = False
+    only_pictures: bool = False
+    composite: Literal["mme", "judge"] | None = None
+
+    @property
+    def form(self) -> Form:
+        """What its rows without options are."""
+        if self.composite == "judge":
+            return "judged"
+        return "yes_no" if self.yes_no == "plain" else "text"
+
+    def file_names(self, language: str) -> list[str]:
+        """How the file of ``language`` may be called, the likeliest first."""
+        named = [self.file.format(code=code) for code in file_codes(language)]
+        return [self.english, *named] if self.english and language == "en" else named
 
 
 _ANY: tuple[Kind, ...] = ("choice", "yes_no")
@@ -69,7 +90,29 @@ def _both(name: str, heading: str, explanation: str, kinds: tuple[Kind, ...], un
     )
 
 
-_PAIRS = _both("pairs", "pairs", "paper scoring: both Yes/No questions of a picture right", ("yes_no",), "pair")
+_PAIRS_RIGHT = "paper scoring: both Yes/No questions of a picture right"
+_OPEN = Measure("open", "open", "open answers equal to the reference, normalised", ("open",), "row", "exact")
+
+
+def _english(name: str, title: str, file: str, **more: Any) -> Benchmark:
+    """A benchmark published in English as ``file``.tsv; translations are asked too where they are in the folder."""
+    return Benchmark(
+        name=name,
+        title=title,
+        file=f"{file}_{{code}}.tsv",
+        english=f"{file}.tsv",
+        languages=("en",),
+        further=tuple(code for code in CODES if code != "en"),
+        as_found=True,
+        **more,
+    )
+
+
+def _choices(name: str, title: str, file: str, licence: str, source: str, **more: Any) -> Benchmark:
+    """Plain accuracy over multiple-choice rows; open rows, should the file have any, are told apart."""
+    measures = (*_both("all", "all rows", "kit scoring: rows right", _ANY, "row"), _OPEN, _LANGUAGE)
+    return _english(name, title, file, measures=measures, licence=licence, source=source, **more)
+
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -80,9 +123,9 @@ BENCHMARKS: dict[str, Benchmark] = {
             file="nano_{code}.tsv",
             measures=(
                 *_both("choice", "four-option", "kit scoring: four-option rows right", ("choice",), "row"),
-                _PAIRS[0],
+                _both("pairs", "pairs", _PAIRS_RIGHT, ("yes_no",), "pair")[0],
                 *_both("yes_no", "yes/no", "kit scoring: Yes/No rows right", ("yes_no",), "row"),
-                Measure("open", "open", "open answers equal to the reference, normalised", ("open",), "row", "exact"),
+                _OPEN,
                 _LANGUAGE,
             ),
             max_new_tokens=160,
@@ -92,7 +135,11 @@ BENCHMARKS: dict[str, Benchmark] = {
             name="MMMB",
             title="MMMB",
             file="mmmb_{code}.tsv",
-            measures=(*_both("all", "all rows", "kit scoring: rows right", _ANY, "row"), *_PAIRS, _LANGUAGE),
+            measures=(
+                *_both("all", "kit scoring", "kit scoring: every row by itself", _ANY, "row"),
+                *_both("pairs", "paper scoring", _PAIRS_RIGHT, ("yes_no",), "pair"),
+                _LANGUAGE,
+            ),
             licence="CC BY-NC-SA 4.0",
             source="https://huggingface.co/datasets/AIDC-AI/Parrot-dataset",
         ),
@@ -108,33 +155,78 @@ BENCHMARKS: dict[str, Benchmark] = {
             licence="CC BY-NC-SA 4.0",
             source="https://huggingface.co/datasets/AIDC-AI/Parrot-dataset",
         ),
+        _english(
+            "MME",
+            "MME",
+            "MME",
+            yes_no="plain",
+            measures=(
+                *_both("accuracy", "acc", "kit scoring: questions right", ("yes_no",), "row"),
+                *_both("plus", "acc+", "kit scoring: both questions of a picture right", ("yes_no",), "picture"),
+                _LANGUAGE,
+            ),
+            composite="mme",
+            licence="academic research only, not to be passed on",
+            source="https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models/tree/Evaluation",
+        ),
+        _choices(
+            "MMStar",
+            "MMStar",
+            "MMStar",
+            "its card states no licence",
+            "https://huggingface.co/datasets/Lin-Chen/MMStar",
+        ),
+        _choices(
+            "ScienceQA",
+            "ScienceQA, test rows with a picture",
+            "ScienceQA_TEST",
+            "CC BY-NC-SA 4.0",
+            "https://github.com/lupantech/ScienceQA",
+            only_pictures=True,
+        ),
+        _choices(
+            "RealWorldQA",
+            "RealWorldQA",
+            "RealWorldQA",
+            "CC BY-ND 4.0",
+            "https://huggingface.co/datasets/xai-org/RealworldQA",
+        ),
+        _choices(
+            "SEED-Bench",
+            "SEED-Bench, pictures",
+            "SEEDBench_IMG",
+            "CC BY-NC 4.0",
+            "https://huggingface.co/datasets/AILab-CVC/SEED-Bench",
+        ),
+        _english(
+            "LLaVA-Bench",
+            "LLaVA-Bench (in the wild)",
+            "LLaVABench",
+            measures=(_LANGUAGE,),
+            composite="judge",
+            licence="Apache-2.0; its translations by MBZUAI CC BY 4.0",
+            source="https://huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild",
+        ),
     )
 }
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark called ``name``, in any case. Raises InputError with the nearest known name."""
+    """The benchmark called ``name``, by us or as its file is (``SEEDBench_IMG``), in any case.
+
+    Raises InputError with the nearest known name.
+    """
     for known, benchmark in BENCHMARKS.items():
-        if known.lower() == name.lower():
+        names = (known, (benchmark.english or known).removesuffix(".tsv"))
+        if name.lower() in (each.lower() for each in names):
             return benchmark
     raise InputError(f"no benchmark '{name}'; known are {', '.join(BENCHMARKS)}{nearest(name, BENCHMARKS)}")
 
 
 def find_files(benchmark: Benchmark, folder: Path, languages: tuple[str, ...]) -> dict[str, Path]:
     """The file of every language, in any case. Raises InputError that names every one missing."""
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: there is no such folder; give the one that holds {_pattern(benchmark)} with --data"
-        )
-    present = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".tsv"}
-    found, missing = {}, []
-    for language in languages:
-        names = [benchmark.file.format(code=code).lower() for code in file_codes(language)]
-        path = next((present[name] for name in names if name in present), None)
-        if path is None:
-            missing.append(names[0])
-        else:
-            found[language] = path
+    found = present_files(benchmark, folder, languages)
+    missing = [benchmark.file_names(language)[0] for language in languages if language not in found]
     if missing:
         raise InputError(
             f"{folder}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there; "
@@ -143,5 +235,28 @@ def find_files(benchmark: Benchmark, folder: Path, languages: tuple[str, ...]) -
     return found
 
 
-def _pattern(benchmark: Benchmark) -> str:
-    return benchmark.file.format(code="{" + ",".join(file_codes(code)[0] for code in benchmark.languages) + "}")
+def present_files(benchmark: Benchmark, folder: Path, languages: tuple[str, ...]) -> dict[str, Path]:
+    """The file of every language that has one in ``folder``. Raises InputError where there is no folder."""
+    if not folder.is_dir():
+        names = ", ".join(dict.fromkeys(benchmark.file_names(language)[0] for language in languages))
+        raise InputError(f"{folder}: there is no such folder; give the one that holds {names} with --data")
+    present = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".tsv"}
+    found = {}
+    for language in languages:
+        names = (name.lower() for name in benchmark.file_names(language))
+        path = next((present[name] for name in names if name in present), None)
+        if path is not None:
+            found[language] = path
+    return found
+
+
+def choose_languages(benchmark: Benchmark, named: str | None, folder: Path | None) -> tuple[str, ...]:
+    """The languages to ask in: those named (``--languages``), else those found or those of the benchmark.
+
+    Raises InputError for one the benchmark does not have.
+    """
+    if named is None and benchmark.as_found and folder is not None and folder.is_dir():
+        return (
+            tuple(present_files(benchmark, folder, (*benchmark.languages, *benchmark.further))) or benchmark.languages
+        )
+    return parse_languages(named, benchmark.languages, further=benchmark.further)

@@ -12,6 +12,17 @@ from parrot_evaluation.text import clean, normalise
 from parrot_evaluation.yes_no import Polarity, yes_no, yes_no_options
 
 _KIT_SPACES = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+# Phrases of refusal that end the kit's search, wherever they stand, and the mark of a failed call, which skips letters.
+_KIT_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+_KIT_FAILED = "Failed to obtain answer via API"
+# The kit reads Yes and No by the rules for short answers of VQA: these go, or become a space (see kit_yes_no).
+_KIT_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_KIT_PERIODS = 32
 
 
 @dataclass(frozen=True)
@@ -25,23 +36,39 @@ class Extraction:
 def kit_letter(answer: str, options: Mapping[str, str]) -> str | None:
     """VLMEvalKit's exact matching; ``options`` maps letters to texts.
 
-    The characters ``.()[],:;!*#{}`` become spaces. Exactly one option letter among the tokens is the answer (a token
-    ``Z`` without any is a refusal); otherwise exactly one option text inside the lower-cased answer; otherwise None.
+    A phrase of refusal is no answer. The characters ``.()[],:;!*#{}`` become spaces. Exactly one option letter among
+    the tokens is the answer (a token ``Z`` without any is a refusal); otherwise exactly one option text inside the
+    lower-cased answer; otherwise None. Source: ``can_infer`` in ``vlmeval/utils/matching_util.py`` of mid-2024.
     """
-    tokens = set(answer.translate(_KIT_SPACES).split())
-    letters = [letter for letter in options if letter in tokens]
-    if len(letters) == 1:
-        return letters[0]
-    if not letters and "Z" in tokens:
-        return None
+    if _KIT_FAILED not in answer:
+        if any(refusal in answer for refusal in _KIT_REFUSALS):
+            return None
+        tokens = set(answer.translate(_KIT_SPACES).split())
+        letters = [letter for letter in options if letter in tokens]
+        if len(letters) == 1:
+            return letters[0]
+        if not letters and "Z" in tokens:
+            return None
     lowered = answer.lower()
     texts = [letter for letter, text in options.items() if text.lower() in lowered]
     return texts[0] if len(texts) == 1 else None
 
 
 def kit_yes_no(answer: str) -> Polarity | None:
-    """VLMEvalKit's reading of a plain Yes/No answer, which knows English only: one of the words, not both."""
-    words = set(re.sub(r"[^\w\s]", " ", answer.lower()).split())
+    """VLMEvalKit's reading of a plain Yes/No answer, which knows English only: one of the words, not both.
+
+    A mark of punctuation that has a space on either side somewhere goes, any other becomes a space; all of them go
+    where a comma stands between digits; then the first 32 periods that no digit follows go. Colons, asterisks and
+    apostrophes stay, so ``**Yes**`` says nothing. Source: ``YOrN_Extraction`` in ``vlmeval/dataset/utils/yorn.py`` and
+    ``process_punctuation``.
+    """
+    lowered = answer.lower()
+    thousands = re.search(r"\d,\d", lowered) is not None
+    text = lowered
+    for mark in _KIT_PUNCTUATION:
+        beside_space = f"{mark} " in lowered or f" {mark}" in lowered
+        text = text.replace(mark, "" if beside_space or thousands else " ")
+    words = re.sub(r"\.(?!\d)", "", text, count=_KIT_PERIODS).split()
     said: list[Polarity] = [word for word in ("yes", "no") if word in words]
     return said[0] if len(said) == 1 else None
 
@@ -121,12 +148,12 @@ _JOINER = r"\s*(?:[/&+–-]|(?<=\s)(?:or|and|ou|e|ve|veya|ya da|и|или)(?=\s)
 
 
 def _joined(text: str, symbols: Mapping[str, str]) -> Iterable[str]:
-    """Both letters of ``A or B``, and all of an answer that is nothing but ``A, B``."""
+    """Both letters of ``A or B``, and all of an answer that is nothing but ``A, B`` or ``A B``."""
     one = f"[{re.escape(''.join(symbol for symbol in symbols if not symbol.islower()))}]"
     found = [
         s for pair in re.findall(rf"{_NO_LETTER_BEFORE}({one}){_JOINER}({one}){_NO_LETTER_AFTER}", text) for s in pair
     ]
-    if re.fullmatch(rf"\W*{one}(?:\s*,\s*{one})+\W*", text):
+    if re.fullmatch(rf"\W*{one}(?:(?:\s*,\s*|\s+){one})+\W*", text):
         found += re.findall(one, text)
     return [symbols[symbol] for symbol in found]
 
@@ -135,7 +162,8 @@ _OPENING, _CLOSING = r"[(\[{<\"'“‘«„「『【《*_`$]", r"[)\]}>\"'”’
 
 
 def _in_front(text: str, symbols: Mapping[str, str], options: Mapping[str, str]) -> Iterable[str]:
-    """``B) …``, ``(c) …``, ``**D**``, and ``B dog`` where B is ``dog``; of every line, so that a list gives several."""
+    """``B) …``, ``(c) …``, ``**D**``, and ``B dog`` where B is ``dog``; of every line, so that a list gives several, as
+    ``A. dog B. cat`` on one line does."""
     for match in re.finditer(rf"^[\s#>\-]*{_OPENING}*{_standing(symbols)}(.*)", text, re.MULTILINE):
         symbol, rest = match.groups()
         small_word = _may_be_word(symbol) and symbol.islower()
@@ -144,6 +172,16 @@ def _in_front(text: str, symbols: Mapping[str, str], options: Mapping[str, str])
         own = normalise(options[symbols[symbol]])
         if delimited or (own and normalise(rest).startswith(own)):
             yield symbols[symbol]
+            yield from _listed_behind(rest, symbols, options)
+
+
+def _listed_behind(rest: str, symbols: Mapping[str, str], options: Mapping[str, str]) -> Iterable[str]:
+    """Further letters on a line that have their own text behind them: ``… B. cat``."""
+    for match in re.finditer(rf"(?<=\s){_standing(symbols)}\s{{0,3}}[.):、]\s{{0,3}}", rest):
+        own = normalise(options[symbols[match[1]]])
+        # Marks and spaces that normalising drops make a text longer, seldom twice as long.
+        if own and normalise(rest[match.end() : match.end() + 2 * len(own) + 8]).startswith(own):
+            yield symbols[match[1]]
 
 
 def _in_brackets(text: str, symbols: Mapping[str, str]) -> Iterable[str]:

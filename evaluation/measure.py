@@ -14,17 +14,20 @@ from pathlib import Path
 
 import click
 
-from parrot_evaluation import tables
-from parrot_evaluation.benchmarks import Benchmark, find_benchmark, find_files
+from parrot_evaluation import composite, tables
+from parrot_evaluation.benchmarks import Benchmark, choose_languages, find_benchmark, find_files
+from parrot_evaluation.download import download as download_files
 from parrot_evaluation.journal import Journal
+from parrot_evaluation.judge import Judge, JudgementJournal, judge_answers
 from parrot_evaluation.models import Model, ModelOptions, open_model
+from parrot_evaluation.options import Download
 from parrot_evaluation.prompts import Instruction
 from parrot_evaluation.report import Report, build, sample_data, to_data
 from parrot_evaluation.runner import Progress, evaluate
 from parrot_evaluation.scoring import Sample
 from parrot_evaluation.tsv import Table, read_tsv
 from parrot_runtime.errors import InputError
-from parrot_runtime.languages import CODES, FURTHER_CODES, parse_languages
+from parrot_runtime.languages import CODES, FURTHER_CODES
 from parrot_runtime.publish import write_file
 
 NANO_FOLDER = Path("runs/nano/evaluation")
@@ -50,15 +53,15 @@ def run_benchmark(
     by_category: bool,
     as_json: bool,
     model_options: ModelOptions = ModelOptions(),  # noqa: B008, frozen
+    judge: Judge | None = None,
+    download: Download | None = None,
 ) -> str:
     """Measure and write ``answers.jsonl``, ``samples.jsonl``, ``report.json`` and ``report.md``; the report's text."""
     chosen = find_benchmark(benchmark)
-    read = read_tables(
-        chosen,
-        data,
-        parse_languages(languages, chosen.languages, further=chosen.further),
-        skip_missing_images=skip_missing_images,
-    )
+    _check_judge(chosen, judge)
+    if download is not None:
+        download_files(chosen, data, languages, mirror=download.mirror, note=note)
+    read = read_tables(chosen, data, choose_languages(chosen, languages, data), skip_missing_images=skip_missing_images)
     opened = open_model(str(model or default_bundle()), model_options, max_new_tokens=chosen.max_new_tokens, note=note)
     folder = output / chosen.name / run_name(opened, chosen, instruction)
     with closing(opened), Journal(folder / "answers.jsonl") as journal, progress_bar() as progress:
@@ -76,10 +79,30 @@ def run_benchmark(
     if refused := journal.refused():
         settings["refused"] = refused
         note(f"the server refused {refused} of the questions; they count as wrong")
-    report = build(chosen, read, samples, model=opened.name, settings=settings)
+    scores = None
+    if judge is not None:
+        settings["judge"] = judge.settings()
+        scores = _judged_scores(samples, judge, folder / "judgements.jsonl", force=force)
+    report = build(chosen, read, samples, model=opened.name, settings=settings, scores=scores)
     text = write_report(folder, report, samples)
     note(f"kept in {folder}")
     return text if as_json else tables.markdown(report, by_category=by_category)
+
+
+def _check_judge(benchmark: Benchmark, judge: Judge | None) -> None:
+    if benchmark.composite == "judge" and judge is None:
+        raise InputError(
+            f"{benchmark.title}: a model has to judge the answers; name one with --judge URL and --judge-model NAME"
+        )
+    if benchmark.composite != "judge" and judge is not None:
+        raise InputError(f"--judge: {benchmark.title} is scored without a judge; leave it out")
+
+
+def _judged_scores(samples: list[Sample], judge: Judge, path: Path, *, force: bool) -> list[composite.Score]:
+    with JudgementJournal(path) as journal, progress_bar("judging") as progress:
+        if force:
+            journal.clear()
+        return composite.judge_scores(judge_answers(samples, judge, journal, progress=progress))
 
 
 def read_tables(
@@ -92,10 +115,19 @@ def read_tables(
         files = _nano_files(languages)
     else:
         raise InputError(
-            f"{benchmark.title} is not shipped ({benchmark.licence}); get its TSV files from {benchmark.source} "
-            "and give their folder with --data"
+            f"{benchmark.title} is not shipped ({benchmark.licence}); give the folder with its TSV files with --data, "
+            f"and --download to have them fetched there; it is from {benchmark.source}"
         )
-    return [read_tsv(files[code], language=code, skip_missing_images=skip_missing_images) for code in languages]
+    return [
+        read_tsv(
+            files[code],
+            language=code,
+            skip_missing_images=skip_missing_images or benchmark.only_pictures,
+            form=benchmark.form,
+            as_published=benchmark.source is not None,
+        )
+        for code in languages
+    ]
 
 
 def _nano_files(languages: tuple[str, ...]) -> dict[str, Path]:
@@ -144,12 +176,12 @@ def write_report(folder: Path, report: Report, samples: list[Sample]) -> str:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
+def progress_bar(label: str = "answering") -> Iterator[Progress]:
     """A bar on stderr where that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    with click.progressbar(length=1, label="answering", show_pos=True, file=sys.stderr) as bar:
+    with click.progressbar(length=1, label=label, show_pos=True, file=sys.stderr) as bar:
 
         def show(done: int, total: int) -> None:
             bar.length = total

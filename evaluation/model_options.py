@@ -25,8 +25,8 @@ _OPTIONS = (
         "slots",
         type=click.IntRange(1, 1024),
         metavar="N",
-        help="Questions answered together: slots of a bundle [4], rows of a checkpoint's batch [4], requests under way "
-        "to a server [8].",
+        help="Questions answered together: slots of a bundle [4; 1 in int8], rows of a checkpoint's batch [4], "
+        "requests under way to a server [8].",
     ),
     click.option("--dtype", type=click.Choice(["float32", "bf16"]), help="Of a checkpoint. [float32]"),
     click.option(

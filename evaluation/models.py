@@ -134,19 +134,25 @@ def open_model(
         from parrot_evaluation.checkpoint_model import open_checkpoint_model
 
         return open_checkpoint_model(Path(model), options, max_new_tokens=max_new_tokens)
-    return open_bundle(Path(model), max_new_tokens=max_new_tokens, slots=options.together(kind), note=note)
+    return open_bundle(Path(model), max_new_tokens=max_new_tokens, slots=options.slots, note=note)
 
 
 def open_bundle(
     folder: Path,
     *,
     max_new_tokens: int,
-    slots: int = TOGETHER["bundle"],
+    slots: int | None = None,
     threads: int | None = None,
     note: Note = lambda _line: None,
 ) -> Model:
-    """The bundle in ``folder``; ``threads`` and ``note`` as in ``Parrot.load``. Raises BundleError."""
+    """The bundle in ``folder``; ``threads`` and ``note`` as in ``Parrot.load``. Raises BundleError.
+
+    Without ``slots`` it is four, but one where an answer can change with those decoded beside it
+    (``rounds_rows_together``; 1 of 180 on nano in int8, four slots against one), which in several is another model.
+    """
     parrot = Parrot.load(folder, note=note, threads=threads)
+    exact = parrot.backend != "onnxruntime" or not parrot.manifest.rounds_rows_together
+    slots = slots or (TOGETHER["bundle"] if exact else 1)
 
     def stream(questions: Iterable[Question]) -> Iterator[Response]:
         last: list[Question] = []
@@ -165,7 +171,10 @@ def open_bundle(
                 raise
             raise named(error, last[0].name) from error
 
-    return Model(*identity(parrot, folder), stream)
+    name, digest = identity(parrot, folder)
+    if not exact and slots > 1:
+        name, digest = f"{name}, {slots} slots", hashlib.sha256(f"{digest} {slots}".encode()).hexdigest()
+    return Model(name, digest, stream)
 
 
 def identity(parrot: Parrot, folder: Path) -> tuple[str, str]:

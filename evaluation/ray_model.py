@@ -161,10 +161,8 @@ def _devices(ray: Any, cpus: int | None) -> tuple[int, dict[str, float], str]:
 
 def _open(request: Request) -> Model:
     if kind_of(request.model) == "bundle":
-        slots = request.options.together("bundle")
-        return open_bundle(
-            Path(request.model), max_new_tokens=request.max_new_tokens, slots=slots, threads=request.threads
-        )
+        folder, slots = Path(request.model), request.options.slots
+        return open_bundle(folder, max_new_tokens=request.max_new_tokens, slots=slots, threads=request.threads)
     return open_model(request.model, request.options, max_new_tokens=request.max_new_tokens)
 
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from parrot_evaluation.benchmarks import Benchmark
+from parrot_evaluation.composite import Score, mme_scores
+from parrot_evaluation.published import compare
 from parrot_evaluation.scoring import Cell, Sample, Spread, cells, spreads
 from parrot_evaluation.tsv import Table
 
@@ -14,7 +16,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a table or a plot needs. ``cells`` are in the order language, group, measure."""
+    """Everything a table or a plot needs. ``cells`` are in the order language, group, measure; ``scores`` are the
+    figures that are more than a share of rows, where the benchmark has some."""
 
     benchmark: Benchmark
     model: str
@@ -23,6 +26,7 @@ class Report:
     cells: list[Cell]
     spreads: dict[str, Spread]
     disagreements: list[Sample]
+    scores: list[Score] = field(default_factory=list)
 
     @property
     def languages(self) -> list[str]:
@@ -39,22 +43,33 @@ class Report:
 
 
 def build(
-    benchmark: Benchmark, tables: Sequence[Table], samples: Sequence[Sample], *, model: str, settings: dict[str, Any]
+    benchmark: Benchmark,
+    tables: Sequence[Table],
+    samples: Sequence[Sample],
+    *,
+    model: str,
+    settings: dict[str, Any],
+    scores: Sequence[Score] | None = None,
 ) -> Report:
-    """Count ``samples``; ``settings`` say how they were asked."""
+    """Count ``samples``; ``settings`` say how they were asked, ``scores`` what a judge made of them."""
     data = {
         table.language: {
             "file": table.path.name,
             "sha256": table.sha256,
+            "md5": table.md5,
+            "published": compare(table.path.name, table.md5),
             "rows": len(table.rows),
             "asked": sum(sample.row.language == table.language for sample in samples),
             "without_image": table.without_image,
+            "unanswerable": table.unanswerable,
         }
         for table in tables
     }
     found = cells(benchmark, samples)
     disagreements = [s for s in samples if s.row.kind != "open" and s.kit != s.extraction.letter]
-    return Report(benchmark, model, settings, data, found, spreads(found), disagreements)
+    if benchmark.composite == "mme":
+        scores = mme_scores(found)
+    return Report(benchmark, model, settings, data, found, spreads(found), disagreements, list(scores or ()))
 
 
 def to_data(report: Report) -> dict[str, Any]:
@@ -74,6 +89,7 @@ def to_data(report: Report) -> dict[str, Any]:
         "cells": [
             {**dataclasses.asdict(cell), "value": cell.value, "interval_95": cell.interval} for cell in report.cells
         ],
+        "scores": [dataclasses.asdict(score) for score in report.scores],
         "spread": {name: dataclasses.asdict(spread) for name, spread in report.spreads.items()},
         "disagreements": len(report.disagreements),
     }

@@ -57,15 +57,14 @@ def routing(
 
     Every question is explained as parrot-run --explain does; the tables are means over a language's questions.
     """
-    from parrot_evaluation.benchmarks import find_benchmark
+    from parrot_evaluation.benchmarks import choose_languages, find_benchmark
     from parrot_evaluation.measure import default_bundle, note, progress_bar, read_tables
     from parrot_evaluation.models import identity
     from parrot_evaluation.routing import RoutingJournal, explain_rows, run_folder, summarise
-    from parrot_runtime.languages import parse_languages
     from parrot_runtime.parrot import Parrot
 
     chosen = find_benchmark(benchmark)
-    tables = read_tables(chosen, data, parse_languages(languages, chosen.languages, further=chosen.further))
+    tables = read_tables(chosen, data, choose_languages(chosen, languages, data))
     bundle = model or default_bundle()
     parrot = Parrot.load(bundle, note=note)
     name, fingerprint = identity(parrot, bundle)

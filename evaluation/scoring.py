@@ -82,6 +82,8 @@ def wilson(right: int, total: int, z: float = _Z) -> tuple[float, float]:
 def judge(row: Row, response: str, benchmark: Benchmark) -> Sample:
     """Read ``response`` with both extractions and compare it with the row's answer."""
     spoken = in_language(response, row.language)
+    if benchmark.form == "judged":
+        return Sample(row, response, None, Extraction(None, "left to the judge"), False, spoken)
     if row.kind == "open":
         right = normalise(response) == normalise(row.answer)
         return Sample(row, response, None, Extraction(None, "open answer"), right, spoken)
@@ -111,19 +113,25 @@ def count(measure: Measure, samples: Iterable[Sample]) -> tuple[int, int, int]:
 
 
 def unit_of(row: Row, unit: str) -> Hashable:
-    """What a row is counted together with: its rotations (``"circle"``), its picture's Yes/No rows (``"pair"``)."""
+    """What a row is counted together with: its rotations (``"circle"``), its picture's Yes/No rows (``"pair"``), the
+    rows of its category that name the same picture (``"picture"``)."""
     if unit == "circle":
         if not row.index.isdecimal():
             raise InputError(f"the row of line {row.line} has the index {row.index!r}; circular scoring needs numbers")
         return int(row.index) % _ROTATION
     if unit == "pair" and row.kind == "yes_no":
         return row.image_id
+    if unit == "picture":
+        # As the kit pairs them; equal pictures under two paths are two pictures.
+        return row.category, row.image_path or row.image_id
     return row.index
 
 
 def _is_whole(measure: Measure, group: Sequence[Sample]) -> bool:
     if measure.unit == "circle":
         return any(int(sample.row.index) < _ROTATION for sample in group)
+    if measure.unit == "picture":
+        return len(group) == 2
     return {_truth(sample.row) for sample in group} == {"yes", "no"}
 
 

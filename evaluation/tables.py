@@ -1,9 +1,11 @@
 """Reports as Markdown that a terminal shows well: columns are aligned, Chinese counted as double width."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from parrot_evaluation.benchmarks import Measure
+from parrot_evaluation.composite import Score, all_notes
 from parrot_evaluation.report import Report
 from parrot_evaluation.scoring import Cell
 from parrot_runtime.languages import BY_CODE
@@ -23,24 +25,41 @@ def markdown(report: Report, *, by_category: bool = False) -> str:
         _summary(report, measures, _interval),
         _legend(report, measures),
     ]
+    if report.scores:
+        parts.insert(1, _scores(report))
     if by_category:
         parts += _category_parts(report, measures)
     return "\n\n".join(parts) + "\n"
 
 
 def disagreements(report: Report) -> str:
-    """The first answers that the two extractions read differently, as a Markdown table."""
+    """What the two extractions read differently: who is right how often, by which rule, and the first answers."""
+    total = len(report.disagreements)
+    if not total:
+        return "Answers that the two extractions read differently: 0\n"
+    verdicts = Counter((s.right, s.kit_right) for s in report.disagreements)
+    title = (
+        f"Answers that the two extractions read differently: {total}; right by the multilingual one alone "
+        f"{verdicts[True, False]}, by VLMEvalKit's alone {verdicts[False, True]}, by neither {verdicts[False, False]}"
+    )
+    places = Counter((_rule_name(s.extraction.rule), s.row.language) for s in report.disagreements)
+    counts = [
+        [rule, *(str(places[rule, code]) for code in report.languages)] for rule in dict.fromkeys(r for r, _ in places)
+    ]
     header = ["language", "index", "right", "kit", "ours", "rule", "answer"]
     rows = [
         (s.row.language, s.row.index, s.row.answer, s.kit or _NOTHING, ours.letter or _NOTHING, ours.rule, s.response)
         for s in report.disagreements[:_SHOWN_DISAGREEMENTS]
         for ours in (s.extraction,)
     ]
-    total = len(report.disagreements)
-    title = f"Answers that the two extractions read differently: {total}" + (
-        f"; the first {_SHOWN_DISAGREEMENTS}, all are in samples.jsonl:" if total > _SHOWN_DISAGREEMENTS else ""
-    )
-    return f"{title}\n\n{table(header, rows)}\n" if rows else f"{title}\n"
+    shown = "All of them:" if total <= _SHOWN_DISAGREEMENTS else f"The first {len(rows)}; all are in samples.jsonl:"
+    parts = (f"{title}.", "By the rule that decided:", table(["rule", *report.languages], counts), shown)
+    return "\n\n".join([*parts, table(header, rows)]) + "\n"
+
+
+def _rule_name(rule: str) -> str:
+    """``letters joined: A and B`` → ``letters joined``."""
+    return rule.partition(":")[0]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -84,6 +103,25 @@ def _width(text: str) -> int:
     )
 
 
+def _scores(report: Report) -> str:
+    """The figures that are more than shares, and what they lack: a row per group, a column per language and figure."""
+    columns = list(dict.fromkeys((score.language, score.measure) for score in report.scores))
+    by_place = {(score.group, score.language, score.measure): score for score in report.scores}
+    rows = [
+        [group, *(_score(by_place.get((group, *column))) for column in columns)]
+        for group in dict.fromkeys(score.group for score in report.scores)
+    ]
+    shown = table(["score", *(f"{language} {measure}" for language, measure in columns)], rows)
+    notes = "".join(f"- {note}.\n" for note in all_notes(report.scores))
+    return f"{shown}\n\n{notes}".rstrip()
+
+
+def _score(score: Score | None) -> str:
+    if score is None or score.value is None:
+        return _NOTHING
+    return f"{score.value:.1f}" + (f" of {score.maximum:g}" if score.maximum else "") + f" ({score.total})"
+
+
 def _share(cell: Cell | None) -> str:
     return _NOTHING if cell is None or cell.value is None else f"{cell.value:.1f} ({cell.total})"
 
@@ -109,8 +147,14 @@ def _legend(report: Report, measures: Sequence[Measure]) -> str:
     missing = sum(data["without_image"] for data in report.data.values())
     if missing:
         lines.append(f"- {missing} rows without a picture were left out.")
+    unanswerable = sum(data["unanswerable"] for data in report.data.values())
+    if unanswerable:
+        lines.append(f"- {unanswerable} rows whose answer is none of their options count as wrong, as in VLMEvalKit.")
     if report.benchmark.licence:
         lines.append(f"- data: {report.benchmark.title}, {report.benchmark.licence}.")
+    for data in report.data.values():
+        stands = f", {data['published']}" if data["published"] else ""
+        lines.append(f"- {data['file']}: SHA-256 {data['sha256']}, MD5 {data['md5']}{stands}.")
     return "\n".join(lines)
 
 
@@ -118,7 +162,9 @@ def _left_out(report: Report, measure: Measure) -> str:
     total = sum(cell.left_out for code in report.languages if (cell := report.find(measure.name, code)))
     if not total:
         return ""
-    return f"; {total} {'pictures without both questions' if measure.unit == 'pair' else 'answers'} left out"
+    return (
+        f"; {total} {'pictures without both questions' if measure.unit in ('pair', 'picture') else 'answers'} left out"
+    )
 
 
 def _category_parts(report: Report, measures: Sequence[Measure]) -> list[str]:

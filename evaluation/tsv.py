@@ -1,18 +1,16 @@
 """Reads the TSV files of VLMEvalKit: one row per question, the picture inside as base64.
 
 Columns: ``index``, ``image`` (base64, or another row's index where it has 64 characters or fewer), ``question``,
-``hint``, the options ``A``, ``B``, ``C``, …, ``answer``, ``category``, ``l2-category``, ``split``; others are ignored.
-A row without options is an open question and its ``answer`` a text. The whole file is checked before the first
-question is asked, and all bad rows are told at once.
+``hint``, the options ``A``, ``B``, ``C``, …, ``answer``, ``category``, ``l2-category``, ``split``, ``image_path``; and
+for a judged benchmark ``caption`` and ``gpt4_ans``. Others are ignored. A row without options is an open question and
+its ``answer`` a text. The whole file is checked before the first question is asked, and all bad rows are told at once.
 """
 
 import base64
 import csv
 import hashlib
-import io
 import string
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,19 +18,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
-
-from parrot_evaluation.yes_no import Polarity, yes_no_options
+from parrot_evaluation.tsv_images import Images
+from parrot_evaluation.yes_no import Polarity, polarity, yes_no_options
 from parrot_runtime.choices import LETTERS
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import BY_CODE
 
 Kind = Literal["choice", "yes_no", "open"]
+# What the rows of a file without options are: texts to compare, plain Yes/No questions, or questions for a judge.
+Form = Literal["text", "yes_no", "judged"]
 
 # The files write cn where the paper and this project write zh.
 _FILE_CODES = {"cn": "zh"}
-_REQUIRED = ("index", "image", "question", "answer")
-_LONGEST_REFERENCE = 64
+_REQUIRED: dict[Form, tuple[str, ...]] = {
+    "text": ("index", "image", "question", "answer"),
+    "yes_no": ("index", "image", "question", "answer", "category"),
+    "judged": ("index", "image", "question", "caption", "gpt4_ans", "category"),
+}
+# Those of LLaVA-Bench, in the order in which its papers report them.
+JUDGED_CATEGORIES = ("conv", "detail", "complex")
+_PLAIN: dict[Polarity, str] = {"yes": "Yes", "no": "No"}
 # pandas writes an empty cell, and some published files hold its "nan".
 _EMPTY = ("", "nan", "NaN")
 _LARGEST_FIELD = 1 << 27
@@ -44,8 +49,10 @@ _FIELD_LIMIT_LOCK = threading.Lock()
 class Row:
     """One question. ``options`` maps letters to texts, in order; it is empty for an open question.
 
-    ``image`` is base64; ``image_id`` is equal for rows that show the same picture. ``line`` is the row's first line in
-    the file, the header being line 1.
+    A plain Yes/No question has no options, and the ``answer`` ``"Yes"`` or ``"No"`` whatever language it is in; one for
+    a judge has the reference answer as its ``answer`` and a description of the picture as its ``caption``. ``image``
+    is base64; ``image_id`` is equal for rows that show the same picture, ``image_path`` the file's own name for it.
+    ``line`` is the row's first line in the file, the header being line 1.
     """
 
     index: str
@@ -60,15 +67,18 @@ class Row:
     image_id: str
     line: int
     image: str = field(repr=False)
+    image_path: str = ""
+    caption: str = field(default="", repr=False)
+    plain_yes_no: bool = False
 
     @cached_property
     def yes_no(self) -> dict[Polarity, str] | None:
-        """``{"yes": letter, "no": letter}`` for a Yes/No question."""
-        return yes_no_options(self.options)
+        """``{"yes": answer, "no": answer}`` of a Yes/No question: letters, or without options ``"Yes"``, ``"No"``."""
+        return dict(_PLAIN) if self.plain_yes_no else yes_no_options(self.options)
 
     @property
     def kind(self) -> Kind:
-        if not self.options:
+        if not self.options and not self.plain_yes_no:
             return "open"
         return "choice" if self.yes_no is None else "yes_no"
 
@@ -80,13 +90,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file, its language and SHA-256, and how many rows were left out for want of a picture."""
+    """The rows of one file, its language and checksums.
+
+    ``without_image``: rows left out for want of a picture. ``unanswerable``: rows whose answer is none of their
+    options.
+    """
 
     path: Path
     language: str
     sha256: str
     rows: tuple[Row, ...]
     without_image: int = 0
+    md5: str = ""
+    unanswerable: int = 0
 
 
 def language_of(path: Path) -> str:
@@ -103,44 +119,65 @@ def file_codes(language: str) -> tuple[str, ...]:
     return (*(written for written, code in _FILE_CODES.items() if code == language), language)
 
 
-def read_tsv(path: Path, *, language: str | None = None, skip_missing_images: bool = False) -> Table:
+def read_tsv(
+    path: Path,
+    *,
+    language: str | None = None,
+    skip_missing_images: bool = False,
+    form: Form = "text",
+    as_published: bool = False,
+) -> Table:
     """Read and check a whole file; ``language`` is taken from its name unless given.
 
-    Rows without a picture are bad rows, or left out and counted with ``skip_missing_images``. Raises InputError: no
-    such file, not UTF-8, broken quoting, a missing column, or bad rows, which it lists.
+    Rows without a picture are bad rows, or left out and counted with ``skip_missing_images``. Options with a gap, and
+    answers that are none of the options, are bad rows too; ``as_published`` takes them, counting the latter, because
+    published files have some (RealWorldQA's, see https://github.com/open-compass/VLMEvalKit/issues/677) and the kit
+    counts them as wrong. Raises InputError: no such file, not UTF-8, broken quoting, a missing column, or bad rows,
+    which it lists.
     """
     language = language or language_of(path)
     if language not in BY_CODE:
         raise InputError(f"{path}: '{language}' is none of the languages {', '.join(BY_CODE)}")
-    records, digest = _records(path)
+    records, sha256, md5 = _records(path, form)
     bad: list[str] = []
-    images = _Images(records)
+    images = Images(records)
     rows, without_image = [], 0
     seen: set[str] = set()
     for line, record in records:
         image = images.of(record)
-        if skip_missing_images and not record["image"].strip():
+        if skip_missing_images and _text(record, "image") == "":
             without_image += 1
             continue
-        problems = [*_problems(record), *images.problems(record)]
+        problems = [*_problems(record, form, as_published), *images.problems(record)]
         if record["index"] in seen:
             problems.append("its index stands twice")
         seen.add(record["index"])
         if problems:
             bad.append(f"line {line} (index {record['index'] or 'missing'}): {' and '.join(problems)}")
         else:
-            rows.append(_row(record, line, language, image or ""))
+            rows.append(_row(record, line, language, image or "", form))
     if bad:
         raise InputError(_list_bad_rows(path, bad, len(records)))
     if not rows:
         raise InputError(f"{path}: there is no question in it; expected one row per question after the header")
-    return Table(path, language, digest, tuple(rows), without_image)
+    unanswerable = sum(bool(row.options) and row.answer not in row.options for row in rows)
+    return Table(path, language, sha256, tuple(rows), without_image, md5, unanswerable)
 
 
 def _list_bad_rows(path: Path, bad: list[str], total: int) -> str:
     shown = "; ".join(bad[:_SHOWN])
     more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     return f"{path}: {len(bad)} of {total} rows cannot be used: {shown}{more}. Correct the rows or get the file again."
+
+
+def checksums(path: Path) -> tuple[str, str]:
+    """The SHA-256 and the MD5 of a file; MD5 only because publishers of benchmarks give it. Raises OSError."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+            md5.update(block)
+    return sha256.hexdigest(), md5.hexdigest()
 
 
 @contextmanager
@@ -154,14 +191,13 @@ def _long_fields() -> Iterator[None]:
             csv.field_size_limit(before)
 
 
-def _records(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
-    """(first line, column → text) of every row, and the SHA-256 of the file."""
+def _records(path: Path, form: Form) -> tuple[list[tuple[int, dict[str, str]]], str, str]:
+    """(first line, column → text) of every row, and the SHA-256 and MD5 of the file."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256, md5 = checksums(path)
         with path.open(encoding="utf-8-sig", newline="") as file, _long_fields():
             reader = csv.reader(file, delimiter="\t", strict=True)
-            header = _header(path, next(reader, []))
+            header = _header(path, next(reader, []), form)
             records, line = [], reader.line_num + 1
             for cells in reader:
                 if len(cells) not in (0, len(header)):
@@ -180,12 +216,12 @@ def _records(path: Path) -> tuple[list[tuple[int, dict[str, str]]], str]:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; expected a TSV file in UTF-8") from error
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num}: broken TSV ({error}); get the file again") from error
-    return records, digest
+    return records, sha256, md5
 
 
-def _header(path: Path, names: list[str]) -> list[str]:
+def _header(path: Path, names: list[str], form: Form) -> list[str]:
     names = [name.strip() for name in names]
-    missing = [name for name in _REQUIRED if name not in names]
+    missing = [name for name in _REQUIRED[form] if name not in names]
     if missing:
         raise InputError(f"{path}: the header lacks {', '.join(missing)}; expected a VLMEvalKit TSV")
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -203,69 +239,57 @@ def _options(record: Mapping[str, str]) -> dict[str, str]:
     return {letter: _text(record, letter) for letter in string.ascii_uppercase if _text(record, letter)}
 
 
-def _problems(record: Mapping[str, str]) -> Iterator[str]:
-    options, answer = _options(record), record["answer"].strip()
+def _problems(record: Mapping[str, str], form: Form, as_published: bool) -> Iterator[str]:
+    options = _options(record)
     if not record["index"].strip():
         yield "it has no index"
     if not record["question"].strip():
         yield "it has no question"
-    if len(options) == 1:
+    if len(options) == 1 and not as_published:
         yield "it has a single option"
-    elif tuple(options) != tuple(LETTERS[: len(options)]):
+    elif tuple(options) != tuple(LETTERS[: len(options)]) and not as_published:
         yield f"its options {', '.join(options)} are not the first of {LETTERS[0]} to {LETTERS[-1]}"
+    yield from _judged_problems(record) if form == "judged" else _answer_problems(record, options, form, as_published)
+
+
+def _answer_problems(
+    record: Mapping[str, str], options: Mapping[str, str], form: Form, as_published: bool
+) -> Iterator[str]:
+    answer = record["answer"].strip()
     if not answer:
         yield "it has no answer"
-    elif options and answer not in options:
+    elif options and answer not in options and not as_published:
         yield f"its answer {answer[:20]!r} is none of {', '.join(options)}"
+    elif form == "yes_no" and not options and polarity(answer) is None:
+        yield f"its answer {answer[:20]!r} is neither Yes nor No"
 
 
-class _Images:
-    """Pictures by row; a short ``image`` field is the index of the row that holds the picture."""
-
-    def __init__(self, records: list[tuple[int, dict[str, str]]]) -> None:
-        self._by_index = {record["index"].strip(): record["image"].strip() for _, record in records}
-
-    def of(self, record: Mapping[str, str]) -> str | None:
-        """The base64 text, or None where there is none."""
-        image = record["image"].strip()
-        if len(image) <= _LONGEST_REFERENCE:
-            image = self._by_index.get(image, "")
-        return image if len(image) > _LONGEST_REFERENCE else None
-
-    def problems(self, record: Mapping[str, str]) -> Iterator[str]:
-        """What is wrong with a row's picture. Only headers are read here, pixels when the model sees them."""
-        image = record["image"].strip()
-        if len(image) <= _LONGEST_REFERENCE:
-            if not image:
-                yield "it has no picture"
-            elif self.of(record) is None:
-                yield f"its picture is that of row {image!r}, which holds none"
-            return
-        try:
-            data = base64.b64decode(image, validate=True)
-        except ValueError:
-            yield "its picture is not base64"
-            return
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the runtime has its own limit
-                Image.open(io.BytesIO(data)).close()
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            yield "its picture is in no known format"
+def _judged_problems(record: Mapping[str, str]) -> Iterator[str]:
+    for column in ("caption", "gpt4_ans"):
+        if not _text(record, column):
+            yield f"it has no {column}"
+    if record["category"].strip() not in JUDGED_CATEGORIES:
+        yield f"its category {record['category'][:20]!r} is none of {', '.join(JUDGED_CATEGORIES)}"
 
 
-def _row(record: Mapping[str, str], line: int, language: str, image: str) -> Row:
+def _row(record: Mapping[str, str], line: int, language: str, image: str, form: Form) -> Row:
+    options = _options(record)
+    plain = form == "yes_no" and not options
+    answer = record["gpt4_ans"] if form == "judged" else record["answer"].strip()
     return Row(
         index=record["index"].strip(),
         language=language,
         question=record["question"],
         hint=_text(record, "hint"),
-        options=_options(record),
-        answer=record["answer"].strip(),
-        category=_text(record, "category"),
+        options=options,
+        answer=_PLAIN[polarity(answer)] if plain else answer,
+        category=_text(record, "category").strip() if form == "judged" else _text(record, "category"),
         l2_category=_text(record, "l2-category"),
         split=_text(record, "split"),
         image_id=hashlib.sha256(image.encode()).hexdigest()[:16],
         line=line,
         image=image,
+        image_path=_text(record, "image_path"),
+        caption=_text(record, "caption") if form == "judged" else "",
+        plain_yes_no=plain,
     )

@@ -311,10 +311,11 @@ def _gate(
     progress: Progress,
 ) -> dict[str, Any]:
     """What rounding costs each language; see ``parrot_export.gate``."""
+    from parrot_export.float32 import Float32
     from parrot_export.gate import measure_gate
 
     with progress("Measuring every language", len(questions)) as advance:
-        return measure_gate(folder, manifest, checkpoint.load_model(), questions, budget, advance)
+        return measure_gate(folder, manifest, Float32(checkpoint.load_model()), questions, budget, advance)
 
 
 def _check_graphs(folder: Path, manifest: Manifest) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parrot_export.emulation import NoSuchKernel, TensorRTOnCpu
-from parrot_export.reference import Question, expect
+from parrot_export.float32 import Asked, Float32
+from parrot_export.reference import Question
 from parrot_export.verify import BundleUnderTest
 from parrot_runtime.choices import LETTERS
 from parrot_runtime.errors import ParrotError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from parrot_export.checkpoint import Recipe
     from parrot_export.conversations import Conversation
-    from parrot_train.model import ParrotForConditionalGeneration
 
 
 # Questions in each language: with 100 a flipped one is a point, and the gate measures its own noise.
@@ -86,25 +86,15 @@ class Cost:
         return self.own_language_float32 - self.own_language
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """A question in tokens, its answer's ``int64 [n]``, and the letters' ids where it has options."""
-
-    question: Question
-    answer: np.ndarray
-    letters: tuple[int, ...]
-    right: int | None
-
-
 def measure_gate(
     folder: Path,
     manifest: Manifest,
-    model: "ParrotForConditionalGeneration",
+    float32: Float32,
     samples: Sequence["Conversation"],
     budget: Budget,
     progress: Callable[[int], None] = lambda _count: None,
 ) -> dict[str, Any]:
-    """Measure every set of graphs of the bundle in ``folder``; the result as it stands in the manifest.
+    """Measure every set of graphs of the bundle in ``folder`` against ``float32``; the result as in the manifest.
 
     Raises OverBudget, with the table, when the worst language of any set is over ``budget``. TensorRT's graphs are
     ``not run`` where onnxruntime lacks a type of theirs.
@@ -123,9 +113,9 @@ def measure_gate(
     rows: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in running}
     spoken = _Spoken(tokenizer, manifest)
     for one in asked:
-        exact, own = float32_logits(model, one), (0.0, 0.0)
+        exact, own = float32.logits(one), (0.0, 0.0)
         if not one.letters:
-            own = spoken.verdict(expect(model, one.question, _ANSWER).tokens, one.question.language)
+            own = spoken.verdict(float32.answer(one, _ANSWER), one.question.language)
         for name, bundle in running.items():
             row = _compare(one, exact, bundle.chain(one.question, one.answer))
             mine = (0.0, 0.0)
@@ -189,23 +179,6 @@ class _Spoken:
         words = list(takewhile(lambda token: token not in self.stop_ids, map(int, tokens)))
         own = in_language(self._tokenizer.decode(words), asked)
         return float(own is not None), float(bool(own))
-
-
-def float32_logits(model: "ParrotForConditionalGeneration", one: Asked) -> np.ndarray:
-    """torch's logits before each token of the answer: ``[n, V]``."""
-    import torch
-
-    prompt, answer = one.question.ids, one.answer
-    ids = np.concatenate([prompt, answer[:-1]])
-    words = (ids >= 0) & (np.arange(len(ids)) < len(prompt))
-    with torch.inference_mode():
-        output = model(
-            input_ids=torch.from_numpy(ids)[None],
-            pixel_values=torch.from_numpy(one.question.pixels),
-            prompt_mask=torch.from_numpy(words)[None],
-            logits_to_keep=len(answer),
-        )
-    return output.logits[0].float().numpy()
 
 
 def _compare(one: Asked, exact: np.ndarray, logits: np.ndarray) -> tuple[float, ...]:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from parrot_runtime.errors import InputError
 from parrot_runtime.strict import nearest
 from parrot_train.backbones import backbone_shape
-from parrot_train.config import TrainConfig, load_config, shipped_configs
+from parrot_train.config import TrainConfig
+from parrot_train.config_files import load_config, shipped_configs
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotConfig

@@ -22,11 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_runtime.image import ImageRecipe
 from parrot_runtime.publish import write_file
-from parrot_runtime.strict import from_mapping
 from parrot_train.data.records import UNDETERMINED
-from parrot_train.recipe import RECIPE_FILE
 from parrot_train.shards import AGAIN, is_lora_checkpoint
 from parrot_train.zero import is_zero_checkpoint, read_zero_checkpoint
 
@@ -187,18 +184,6 @@ def _load_parts(folder: Path, tensors: Mapping[str, Any]) -> "ParrotForCondition
     if missing := sorted(report["missing_keys"]):  # transformers would fill them at random
         raise InputError(f"{folder}: lacks {len(missing)} of the model's weights, first {missing[0]}; {AGAIN}")
     return model.eval()
-
-
-def load_recipe(folder: Path) -> ImageRecipe:
-    """The image recipe of a checkpoint folder. Raises InputError when it is missing or malformed."""
-    path = folder / RECIPE_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected a finished run of `parrot-train`") from error
-    if not isinstance(data, dict) or "image" not in data:
-        raise InputError(f"{path}: has no image recipe; expected a finished run of `parrot-train`")
-    return from_mapping(ImageRecipe, data["image"], where=f"{path}: image")
 
 
 def seal_checkpoint(partial: Path, final: Path) -> None:

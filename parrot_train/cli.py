@@ -115,7 +115,8 @@ def _run(
     as_json: bool,
     source: Path | None = None,
 ) -> None:
-    from parrot_train.config import load_config, section_of
+    from parrot_train.config import section_of
+    from parrot_train.config_files import load_config
 
     if resume and force:
         raise click.UsageError("--resume goes on with the run, --force replaces it; give one of the two")
@@ -152,7 +153,7 @@ def show_config(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Example: parrot-train config nano --set stage2.epochs=2 > mine.yaml
     """
-    from parrot_train.config import load_config, to_mapping, to_yaml
+    from parrot_train.config_files import load_config, to_mapping, to_yaml
 
     config = load_config(name, overrides)
     click.echo(json.dumps(to_mapping(config), ensure_ascii=False) if as_json else to_yaml(config), nl=as_json)
@@ -183,7 +184,7 @@ def plan(config_name: str, overrides: tuple[str, ...], stage: str, data: tuple[s
     """
     if data and stage == "both":
         raise click.UsageError("--data is measured for one stage; give --stage 1 or --stage 2 with it")
-    from parrot_train.config import load_config
+    from parrot_train.config_files import load_config
     from parrot_train.planning.command import run_plan
 
     stages = (1, 2) if stage == "both" else (int(stage),)
@@ -238,7 +239,7 @@ def nano_data(output: Path | None, config_name: str, overrides: tuple[str, ...],
 
     Example: parrot-train nano data -o data/nano
     """
-    from parrot_train.config import load_config
+    from parrot_train.config_files import load_config
 
     config = load_config(config_name, overrides)
 

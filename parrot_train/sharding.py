@@ -58,13 +58,18 @@ def start_deepspeed() -> None:
     import deepspeed
     import torch
 
+    use_gloo_alone()
     warnings.filterwarnings("ignore", message=".torch.distributed.* is deprecated", category=FutureWarning)
     # The Trainer leaves accumulation to DeepSpeed's settings; accelerate takes that for an oversight.
     logging.getLogger("accelerate.accelerator").setLevel(logging.ERROR)
-
-    # Ranks on a CPU talk through gloo. DeepSpeed would first compile an all-reduce of its own, for one machine.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
+
+
+def use_gloo_alone() -> None:
+    """Let ranks on CPUs talk through gloo: DeepSpeed would first compile an all-reduce of its own, for one machine."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def describe(stage: StageConfig, ranks: int) -> dict[str, Any]:

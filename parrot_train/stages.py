@@ -11,10 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,41 +34,18 @@ from parrot_train.checkpoint import (
     write_json,
     write_run,
 )
-from parrot_train.config import EXTEND, Stage, TrainConfig, section_of, to_mapping, to_yaml
-from parrot_train.data.files import data_files, heldout_files
-from parrot_train.data.prepare import Prepared, prepare, worker_count
-from parrot_train.distributed import Failure, Ranks, joined, parameter_count
-from parrot_train.lora import Learned, adapted, check_lora, merged_bytes
-from parrot_train.provenance import ALONE, check_same, describe_origin
-from parrot_train.recipe import image_recipe, write_companions
-from parrot_train.sharding import deepspeed_settings, describe, start_deepspeed
+from parrot_train.config import EXTEND, section_of
+from parrot_train.config_files import to_yaml
+from parrot_train.distributed import Failure, Ranks, joined
+from parrot_train.lora import check_lora, merged_bytes
+from parrot_train.provenance import check_same
+from parrot_train.ready import Ready, StageRequest, make_ready, now
+from parrot_train.recipe import write_companions
 from parrot_train.signals import InterruptedRunError, Signals
 from parrot_train.workers import loading_errors
 
 _QUICK_BYTES = 1 << 28
 """What is merged in less than two seconds shows no progress."""
-
-
-@dataclass(frozen=True)
-class StageRequest:
-    """What a person asked for: the stage, its settings, where from and where to."""
-
-    stage: Stage
-    config: TrainConfig
-    output: Path | None = None
-    source: Path | None = None
-    resume: bool = False
-    force: bool = False
-
-    @property
-    def run(self) -> Path:
-        """The run folder."""
-        return self.output or Path("runs") / self.config.name / section_of(self.stage)
-
-    @property
-    def starts_from(self) -> Path:
-        """The run stage 2 starts from, a stage 1 or an earlier stage 2; or the one that is extended."""
-        return self.source or Path("runs") / self.config.name / ("stage2" if self.stage == EXTEND else "stage1")
 
 
 def run_stage(request: StageRequest) -> dict[str, Any] | None:
@@ -129,7 +103,7 @@ def _train(request: StageRequest, old: dict[str, Any] | None, ranks: Ranks, sign
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading and saving weights: the bars of data and training say what takes time
-    ready = _make_ready(request, ranks)
+    ready = make_ready(request, ranks)
     note, run = ready.note, request.run
     checkpoint = ranks.from_main(lambda: _begin(request, old, ready))
 
@@ -177,88 +151,7 @@ def _last_numbers(history: list[dict[str, Any]]) -> dict[str, Any]:
     return {"loss": round(loss, 6)} | ({"evaluation": evaluation} if evaluation else {})
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A stage with all that it needs to begin: ``note`` is the beginning of ``run.json``.
-
-    ``kept`` is the mixture that an extension must not change, where the main process is this one; ``learned`` says how
-    a model with adapters is kept.
-    """
-
-    arguments: Any
-    model: Any
-    tokenizer: Path
-    prepared: Prepared
-    heldout: Any
-    note: dict[str, Any]
-    kept: Mapping[str, Any]
-    learned: Learned | None
-
-
-def _make_ready(request: StageRequest, ranks: Ranks) -> _Ready:
-    """Model, tokenizer file and checked data; in the run folder nothing is written but what ``start`` needs."""
-    import torch
-
-    from parrot_train.model.trainable import set_trainable
-    from parrot_train.reports import check_reports
-    from parrot_train.trainer import check_batches, training_arguments
-
-    config, stage = request.config, request.config.stage(request.stage)
-    files = ranks.from_main(lambda: data_files(config, request.stage))  # before a large model is read
-    asked_files = ranks.from_main(lambda: heldout_files(config, request.stage, files)) if stage.eval_steps else []
-    check_batches(stage, ranks.world)
-    if ranks.main:
-        check_reports(stage, section_of(request.stage))
-    settings = deepspeed_settings(stage, section_of(request.stage)) if ranks.launched else None
-    if ranks.launched:
-        dtype = torch.bfloat16 if settings and stage.precision == "bf16" else torch.float32
-        origin = start.write(config, request.stage, request.starts_from, request.run, ranks, dtype=dtype)
-    else:
-        model, tokenizer, origin = start.make(config, request.stage, request.starts_from, request.run)
-    workers = worker_count(config.data, ranks.local_world) if config.data.image_cache == "none" else 0
-    if settings:
-        start_deepspeed()
-    # From here on transformers knows of ZeRO 3, if that it is, and reads a model into the ranks' shares.
-    arguments = training_arguments(request.run, stage, world_size=ranks.world, workers=workers, deepspeed=settings)
-    if ranks.launched:
-        model, tokenizer = start.read(request.run, ranks)
-    learned = adapted(model, stage, request.starts_from, origin["sha256"])
-    set_trainable(model, request.stage, kept=_kept_experts(request, model))
-    prepared = _prepare(files, request, model, tokenizer, ranks)
-    heldout, asked = _heldout(asked_files, request, model, tokenizer, ranks) if asked_files else (None, {})
-    note = _describe(request, model, prepared, origin, ranks) | asked
-    kept = extension.stored_mixture(request.starts_from) if request.stage == EXTEND and ranks.main else {}
-    return _Ready(arguments, model, tokenizer, prepared, heldout, note, kept, learned)
-
-
-def _prepare(files: list[Path], request: StageRequest, model: Any, tokenizer: Path, ranks: Ranks) -> Prepared:
-    prepared = ranks.in_turn(
-        lambda: prepare(
-            files,
-            request.config.data,
-            tokenizer=tokenizer,
-            recipe=image_recipe(model.config),
-            image_tokens=model.config.image_tokens,
-            fallback=request.run,
-        )
-    )
-    ranks.check_same("the data are", prepared.sources)
-    return prepared
-
-
-def _heldout(
-    files: list[Path], request: StageRequest, model: Any, tokenizer: Path, ranks: Ranks
-) -> tuple[Any, dict[str, Any]]:
-    """The questions of an evaluation, and what ``run.json`` says of them."""
-    from parrot_train.heldout import HeldOut
-
-    stage = request.config.stage(request.stage)
-    prepared = _prepare(files, request, model, tokenizer, ranks)
-    heldout = HeldOut(prepared.conversations, tokenizer, per_language=stage.eval_samples, seed=stage.seed)
-    return heldout, {"heldout": {"data": prepared.sources, "samples": heldout.counts()}}
-
-
-def _begin(request: StageRequest, old: dict[str, Any] | None, ready: _Ready) -> Path | None:
+def _begin(request: StageRequest, old: dict[str, Any] | None, ready: Ready) -> Path | None:
     """Make the run folder this run's; the checkpoint to go on from, if it resumes and has one."""
     run, note, checkpoint = request.run, ready.note, None
     if old is not None:
@@ -278,7 +171,7 @@ def _begin(request: StageRequest, old: dict[str, Any] | None, ready: _Ready) -> 
     return checkpoint
 
 
-def _trainer(request: StageRequest, ready: _Ready, ranks: Ranks, signals: Signals, reports: list[Any]) -> Any:
+def _trainer(request: StageRequest, ready: Ready, ranks: Ranks, signals: Signals, reports: list[Any]) -> Any:
     import torch
 
     from parrot_train.attention import use_short_attention
@@ -301,45 +194,7 @@ def _trainer(request: StageRequest, ready: _Ready, ranks: Ranks, signals: Signal
     )
 
 
-def _describe(
-    request: StageRequest, model: Any, prepared: Prepared, origin: dict[str, Any], ranks: Ranks
-) -> dict[str, Any]:
-    """``run.json`` as it stands when training begins."""
-    counts = [(parameter_count(parameter), parameter.requires_grad) for parameter in model.parameters()]
-    kept = _kept_experts(request, model)
-    learning = (model.config.num_experts - kept) / model.config.num_experts if kept else 1
-    origin_run = request.starts_from if request.stage != 1 else None
-    per_machine = ranks.local_world if ranks.launched else None
-    return {
-        "status": "running",
-        "stage": request.stage,
-        "config": request.config.name,
-        "started": _now(),
-        "from": origin,
-        "data": prepared.sources,
-        "samples": len(prepared.conversations),
-        "skipped": prepared.report["skipped"] if prepared.report else 0,
-        "languages": _language_counts(prepared),
-        "parameters": sum(count for count, _ in counts),
-        "trained_parameters": round(sum(count for count, learns in counts if learns) * learning),
-        "parallel": describe(request.config.stage(request.stage), ranks.world) if ranks.launched else ALONE,
-        "settings": to_mapping(request.config),
-    } | describe_origin(request.stage, origin_run, ranks=ranks.world, per_machine=per_machine)
-
-
-def _kept_experts(request: StageRequest, model: Any) -> int:
-    """How many experts were there before an extension, and stay as they are; 0 where all learn."""
-    return model.config.num_experts - request.config.extend.added_experts if request.stage == EXTEND else 0
-
-
-def _language_counts(prepared: Prepared) -> dict[str, int]:
-    conversations = prepared.conversations
-    return {
-        code: int((conversations.languages == number).sum()) for number, code in enumerate(conversations.language_codes)
-    }
-
-
-def _publish(request: StageRequest, trainer: Any, ready: _Ready, ranks: Ranks) -> dict[str, Any]:
+def _publish(request: StageRequest, trainer: Any, ready: Ready, ranks: Ranks) -> dict[str, Any]:
     """Save the model beside, bring its files into the run folder, and only then call the run finished."""
     run, note = request.run, ready.note
     partial = run / ".model.partial"
@@ -353,20 +208,20 @@ def _publish(request: StageRequest, trainer: Any, ready: _Ready, ranks: Ranks) -
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
         _accompany(partial, ready)
         note["files"] = publish_files(partial, run, lambda files: write_run(run, note | {"files": files}))
-        note |= {"status": "finished", "finished": _now()}
+        note |= {"status": "finished", "finished": now()}
         write_run(run, note)
         start.clear(run)
     return note
 
 
-def _merge(ready: _Ready, folder: Path) -> None:
+def _merge(ready: Ready, folder: Path) -> None:
     total = merged_bytes(ready.model.config)
     hidden = total < _QUICK_BYTES or not sys.stderr.isatty()
     with click.progressbar(length=total, label="Merging adapters", file=sys.stderr, hidden=hidden) as bar:
         ready.learned.publish(ready.model, folder, bar.update)
 
 
-def _accompany(folder: Path, ready: _Ready) -> None:
+def _accompany(folder: Path, ready: Ready) -> None:
     """Put beside the weights in ``folder`` what an export needs: tokenizer, recipe, and how they were trained."""
     names = ("stage", "config", "from", "data", "samples", "languages", "settings")
     training = {name: ready.note[name] for name in names} | {"versions": ready.note["versions"]}
@@ -375,7 +230,3 @@ def _accompany(folder: Path, ready: _Ready) -> None:
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

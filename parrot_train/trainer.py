@@ -5,7 +5,6 @@ learning rates per part, checkpoints that are written beside and renamed, a stop
 and JSON log lines. The loop, the schedule, mixed precision and distribution are the Trainer's own.
 """
 
-import dataclasses
 import json
 import shutil
 import time
@@ -22,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
-from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.errors import ParrotError
 from parrot_runtime.prompt import IMAGE_TOKEN_ID
 from parrot_train.checkpoint import CHECKPOINTS, LOG_FILE, keep_newest, last_good_checkpoint, seal_checkpoint
 from parrot_train.config import StageConfig
@@ -39,68 +38,6 @@ PARTS = ("vision_tower", "multi_modal_projector", "moe", "language_model")
 
 class DivergedError(ParrotError):
     """The loss or the gradient is no number any more."""
-
-
-def check_batches(stage: StageConfig, world_size: int) -> int:
-    """Micro-batches per device that make a global batch. Raises InputError for one that the devices do not divide."""
-    steps, rest = divmod(stage.global_batch, stage.micro_batch * world_size)
-    if rest:
-        raise InputError(
-            f"global_batch {stage.global_batch} is no multiple of micro_batch {stage.micro_batch} times {world_size} "
-            "devices; change one of the two"
-        )
-    return steps
-
-
-def training_arguments(
-    run: Path, stage: StageConfig, *, world_size: int, workers: int, deepspeed: dict[str, Any] | None = None
-) -> TrainingArguments:
-    """The stage's settings in the Trainer's words, with DeepSpeed's configuration where it is used.
-
-    Raises InputError as ``check_batches`` does.
-    """
-    cuda = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(run / CHECKPOINTS),
-        per_device_train_batch_size=stage.micro_batch,
-        gradient_accumulation_steps=check_batches(stage, world_size),
-        deepspeed=deepspeed,
-        num_train_epochs=stage.epochs,
-        max_steps=stage.max_steps or -1,
-        learning_rate=stage.learning_rate,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(stage.scheduler, stage.scheduler),
-        warmup_steps=stage.warmup_ratio,  # below 1 the Trainer takes it as a share of the steps
-        weight_decay=stage.weight_decay,
-        max_grad_norm=stage.clip,
-        optim="adamw_torch_fused",
-        bf16=stage.precision == "bf16",
-        tf32=True if cuda else None,
-        **_recompute(stage.gradient_checkpointing),
-        save_strategy="steps",
-        save_steps=stage.save_steps,
-        eval_strategy="steps" if stage.eval_steps else "no",
-        eval_steps=stage.eval_steps,
-        logging_steps=stage.log_steps,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # a loss that is no number ends the run: see training_step
-        seed=stage.seed,
-        use_cpu=not cuda,
-        dataloader_num_workers=workers,
-        dataloader_pin_memory=cuda,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        report_to="none",
-        log_level="error",
-    )
-
-
-def _recompute(wanted: bool) -> dict[str, Any]:
-    """Gradient checkpointing, under the name that the installed transformers has for it."""
-    if not wanted:
-        return {}
-    known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 class ParrotTrainer(Trainer):

@@ -22,11 +22,16 @@ INSTRUCTIONS: dict[str, str] = {
 }
 
 
-def multiple_choice(question: str, options: Sequence[str], language: str, *, hint: str = "") -> str:
-    """``[hint\\n]question\\nA. …\\nB. …\\ninstruction``; ``language`` picks the instruction."""
+def multiple_choice(
+    question: str, options: Sequence[str], language: str, *, hint: str = "", letters: str = LETTERS
+) -> str:
+    """``[hint\\n]question\\nA. …\\nB. …\\ninstruction``; ``language`` picks the instruction.
+
+    ``letters`` name the options in their order: some published questions go from A to C.
+    """
     lines = [hint] if hint else []
     lines.append(question)
-    lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    lines += [f"{letter}. {option}" for letter, option in zip(letters, options, strict=False)]
     lines.append(INSTRUCTIONS[language])
     return "\n".join(lines)
 

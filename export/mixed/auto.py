@@ -17,6 +17,7 @@ from parrot_export.calibrated import Calibrated, calibrated_units
 from parrot_export.checkpoint import Checkpoint
 from parrot_export.choice import Choice
 from parrot_export.description import new_manifest
+from parrot_export.float32 import Float32
 from parrot_export.gate import Budget, Cost, OverBudget, measure_gate, over_budget
 from parrot_export.hashing import Hashes
 from parrot_export.mixed.frontier import Measured, as_data, table
@@ -113,6 +114,11 @@ class AutoSearch:
     def _model(self) -> "ParrotForConditionalGeneration":
         return self.checkpoint.load_model()
 
+    @cached_property
+    def _float32(self) -> Float32:
+        """Of which every trial is asked the same."""
+        return Float32(self._model)
+
     def plan(self, stored: Mapping[str, str]) -> Plan:
         """The plan that stores units so."""
         return mixed_plan(stored, tied=self.checkpoint.architecture.decoder.tied)
@@ -140,7 +146,7 @@ class AutoSearch:
             files = record_files(folder, hashes.record)
             manifest = new_manifest(self.checkpoint, parts.graphs, choice, name=self.name, dims=self.dims, files=files)
             with self.progress(f"Asking {step.size / 2**20:.1f} MiB", len(self.questions)) as advance:
-                gate = measure_gate(folder, manifest, self._model, self.questions, _ANYTHING, advance)
+                gate = measure_gate(folder, manifest, self._float32, self.questions, _ANYTHING, advance)
         gate |= {"budget": asdict(self.budget)}
         costs = {code: Cost(**cost) for code, cost in gate["cpu"]["languages"].items()}
         return Trial(choice, calibrated, files, gate, costs, over_budget(costs, self.budget))

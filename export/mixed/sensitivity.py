@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parrot_export.checkpoint import Checkpoint
-from parrot_export.gate import Asked, encode, float32_logits, log_softmax
+from parrot_export.float32 import Asked, float32_logits
+from parrot_export.gate import encode, log_softmax
 from parrot_export.mixed.rounding import RoundedModel
 from parrot_export.mixed.units import Unit
 from parrot_export.scales import Scales, fingerprint

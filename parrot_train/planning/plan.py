@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from parrot_runtime.errors import InputError
 from parrot_train.architectures import architecture
-from parrot_train.config import LoraConfig, StageConfig, TrainConfig, load_config
+from parrot_train.config import LoraConfig, StageConfig, TrainConfig
+from parrot_train.config_files import load_config
 from parrot_train.planning.devices import GPUS, Gpu
 from parrot_train.planning.flops import Flops, flops
 from parrot_train.planning.lengths import Batch, Lengths, stage_lengths

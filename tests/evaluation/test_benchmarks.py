@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from parrot_evaluation.benchmarks import BENCHMARKS, find_benchmark, find_files
+from parrot_evaluation.benchmarks import BENCHMARKS, choose_languages, find_benchmark, find_files
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
 
@@ -10,6 +10,12 @@ from parrot_runtime.languages import CODES
 def test_names_are_found_in_any_case() -> None:
     assert find_benchmark("mmmb") is BENCHMARKS["MMMB"]
     assert find_benchmark("MMBENCH_DEV") is BENCHMARKS["MMBench_dev"]
+
+
+def test_the_kits_names_are_known_too() -> None:
+    assert find_benchmark("SEEDBench_IMG") is BENCHMARKS["SEED-Bench"]
+    assert find_benchmark("llavabench") is BENCHMARKS["LLaVA-Bench"]
+    assert find_benchmark("ScienceQA_TEST") is BENCHMARKS["ScienceQA"]
 
 
 def test_a_misspelt_name_gets_the_nearest() -> None:
@@ -51,3 +57,45 @@ def test_every_missing_file_is_named(tmp_path: Path) -> None:
         find_files(BENCHMARKS["MMMB"], tmp_path, CODES)
     with pytest.raises(InputError, match="no such folder"):
         find_files(BENCHMARKS["MMMB"], tmp_path / "nowhere", CODES)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("MME", "MME.tsv"),
+        ("MMStar", "MMStar.tsv"),
+        ("ScienceQA", "ScienceQA_TEST.tsv"),
+        ("RealWorldQA", "RealWorldQA.tsv"),
+        ("SEED-Bench", "SEEDBench_IMG.tsv"),
+        ("LLaVA-Bench", "LLaVABench.tsv"),
+    ],
+)
+def test_an_english_benchmark_takes_its_published_file_and_translations_beside_it(
+    tmp_path: Path, name: str, file: str
+) -> None:
+    benchmark = find_benchmark(name)
+    (tmp_path / file).touch()
+    assert choose_languages(benchmark, None, tmp_path) == ("en",)
+    assert find_files(benchmark, tmp_path, ("en",))["en"].name == file
+    for code in ("cn", "TR"):
+        (tmp_path / file.replace(".tsv", f"_{code}.tsv")).touch()
+    assert choose_languages(benchmark, None, tmp_path) == ("en", "zh", "tr")
+    assert choose_languages(benchmark, "tr", tmp_path) == ("tr",)
+    assert find_files(benchmark, tmp_path, ("zh", "tr"))["tr"].name.endswith("_TR.tsv")
+    with pytest.raises(InputError, match=f"{file.replace('.tsv', '_ru.tsv')} is not there"):
+        find_files(benchmark, tmp_path, choose_languages(benchmark, "en,ru", tmp_path))
+
+
+def test_an_empty_folder_lacks_the_english_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"MME\.tsv is not there"):
+        find_files(BENCHMARKS["MME"], tmp_path, choose_languages(BENCHMARKS["MME"], None, tmp_path))
+
+
+def test_a_benchmark_of_six_languages_wants_all_six(tmp_path: Path) -> None:
+    (tmp_path / "mmmb_en.tsv").touch()
+    assert choose_languages(BENCHMARKS["MMMB"], None, tmp_path) == CODES
+
+
+def test_mmmb_names_both_scorings_in_every_table() -> None:
+    headings = [measure.heading for measure in BENCHMARKS["MMMB"].measures]
+    assert headings == ["kit scoring", "kit scoring (kit)", "paper scoring", "paper scoring (kit)", "language"]

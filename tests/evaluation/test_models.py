@@ -17,6 +17,7 @@ from parrot_evaluation.models import ModelOptions, kind_of, open_bundle, open_mo
 from parrot_evaluation.runner import Question
 from parrot_evaluation.tsv import read_tsv
 from parrot_runtime.errors import ImageError, InputError, TextError
+from parrot_runtime.manifest import Manifest
 from parrot_runtime.parrot import Parrot
 
 
@@ -50,6 +51,23 @@ def test_nothing_that_is_kept_depends_on_the_slots(data: Path, bundle: Path, tmp
         found.append(kept(tmp_path / f"{slots}"))
     assert len(found[0]["answers.jsonl"].splitlines()) == 32
     assert all(each == found[0] for each in found[1:])
+
+
+def test_where_answers_depend_on_those_beside_them_one_is_asked_at_a_time(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = open_bundle(bundle, max_new_tokens=3)
+    assert open_bundle(bundle, max_new_tokens=3, slots=9).fingerprint == exact.fingerprint
+    monkeypatch.setattr(Manifest, "rounds_rows_together", True)
+    asked = []
+    monkeypatch.setattr(
+        Parrot, "answers", lambda self, pairs, *, slots, max_new_tokens: iter([asked.append(slots)][1:])
+    )
+    alone, together = open_bundle(bundle, max_new_tokens=3), open_bundle(bundle, max_new_tokens=3, slots=9)
+    assert alone.ask([]) == together.ask([]) == []
+    assert asked == [1, 9]
+    assert alone.fingerprint == exact.fingerprint != together.fingerprint
+    assert together.name == f"{alone.name}, 9 slots"
 
 
 def test_kill_9_in_the_middle_and_each_question_is_answered_once(data: Path, bundle: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,16 +25,26 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes of one CPU, each with a raylet of its own."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    """Two nodes of one CPU, each with a raylet of its own; what they write goes with them."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    yield made.address
-    ray.shutdown()
-    made.shutdown()
+    # Short, because a socket's path is; and workers as urgent as others, or a busy machine starves them.
+    folder = tempfile.mkdtemp(prefix="ray")
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        made = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": folder}
+        )
+        try:
+            made.add_node(num_cpus=1)
+            made.wait_for_nodes()
+            yield made.address
+        finally:
+            ray.shutdown()
+            made.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

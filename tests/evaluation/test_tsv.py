@@ -1,5 +1,6 @@
 import base64
 import csv
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,51 @@ def test_any_bytes_are_a_table_or_one_clear_line(tmp_path_factory: pytest.TempPa
         read_tsv(path)
     # A quoted index may hold anything; the error is still printed as one line by every command.
     assert str(caught.value).startswith(str(path))
+
+
+def test_published_files_may_have_answers_that_are_no_option_and_gaps(make_tsv) -> None:
+    rows = [choice("A", "left", "right"), choice("C", "left", "right"), {"A": "x", "C": "y", "answer": "C"}]
+    rows.append(open_row("two"))  # has no options, so its answer is none of them and right all the same
+    path = make_tsv("RealWorldQA.tsv", rows)
+    with pytest.raises(InputError, match="2 of 4 rows cannot be used"):
+        read_tsv(path, language="en")
+    table = read_tsv(path, language="en", as_published=True)
+    assert ([row.answer for row in table.rows], table.unanswerable) == (["A", "C", "C", "two"], 1)
+    assert table.rows[2].options == {"A": "x", "C": "y"}
+    with pytest.raises(InputError, match="it has no answer"):  # that none can have
+        read_tsv(make_tsv("RealWorldQA.tsv", [choice("")]), language="en", as_published=True)
+
+
+def test_plain_yes_no_rows_and_their_kind(make_tsv) -> None:
+    rows = [open_row("yes", image_path="a/b.jpg"), open_row("Hayır"), yes_no("A")]
+    plain, translated, options = read_tsv(
+        make_tsv("MME_tr.tsv", rows, [*COLUMNS, "image_path"]), language="tr", form="yes_no"
+    ).rows
+    assert (plain.kind, plain.answer, plain.yes_no, plain.image_path) == (
+        *("yes_no", "Yes", {"yes": "Yes", "no": "No"}, "a/b.jpg"),
+    )
+    assert (translated.kind, translated.answer) == ("yes_no", "No")
+    assert (options.kind, options.answer, options.yes_no) == ("yes_no", "A", {"yes": "A", "no": "B"})
+
+
+def test_both_checksums_are_those_of_the_file(make_tsv) -> None:
+    path = make_tsv("mmmb_en.tsv", [choice()])
+    table = read_tsv(path)
+    assert table.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert table.md5 == hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_the_nan_of_pandas_is_no_picture_either(make_tsv) -> None:
+    path = make_tsv("ScienceQA_TEST.tsv", [choice(), choice(image="nan"), choice(image="")])
+    assert read_tsv(path, language="en", skip_missing_images=True).without_image == 2
+
+
+def test_files_with_every_field_in_quotes_as_the_kit_writes_them(tmp_path: Path) -> None:
+    rows = [{"index": 1, "image": picture(), "question": 'Which "one"?', **choice("A", "a, b", "c")}]
+    path = tmp_path / "MMStar.tsv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    read = read_tsv(path, language="en").rows[0]
+    assert (read.question, read.options, read.hint) == ('Which "one"?', {"A": "a, b", "B": "c"}, "")

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from parrot_export.checkpoint import open_checkpoint
 from parrot_export.cli import main
+from parrot_export.float32 import Float32
 from parrot_export.gate import Budget, Cost, OverBudget, _require, _Spoken, measure_gate
 from parrot_export.samples import graded_samples
 from parrot_runtime.image import preprocess
@@ -21,7 +22,7 @@ from parrot_runtime.tokenizer import load_tokenizer
 def test_a_float32_bundle_costs_nothing_and_its_perplexity_is_torchs(bundle, checkpoint):
     source = open_checkpoint(checkpoint)
     model, samples = source.load_model(), list(graded_samples(3))
-    result = measure_gate(bundle, load_manifest(bundle), model, samples, Budget(0.0, 1e-4))
+    result = measure_gate(bundle, load_manifest(bundle), Float32(model), samples, Budget(0.0, 1e-4))
     costs = result["cpu"]["languages"]
     assert set(costs) == set(CODES)
     prompts = PromptEncoder(load_tokenizer(source.tokenizer))

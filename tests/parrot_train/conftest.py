@@ -78,7 +78,7 @@ extend: {STAGE}
 @pytest.fixture
 def train(config_file, data, tmp_path, monkeypatch):
     """Train a stage in ``tmp_path/runs/nano/stageN`` with 40 records; returns the run folder."""
-    from parrot_train.config import load_config
+    from parrot_train.config_files import load_config
     from parrot_train.stages import StageRequest, run_stage
 
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,8 @@ import torch
 from parrot_runtime.errors import InputError
 from parrot_train.architectures import architecture, named_architecture
 from parrot_train.backbones import SHAPES, backbone_shape
-from parrot_train.config import PACKAGE_NANO, load_config, shipped_configs
+from parrot_train.config import PACKAGE_NANO
+from parrot_train.config_files import load_config, shipped_configs
 from parrot_train.model.trainable import PARTS
 
 # Millions, embeddings included: as their model cards round them, and as they were counted from the published files.

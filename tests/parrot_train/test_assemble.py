@@ -7,7 +7,7 @@ import torch
 
 from parrot_runtime.errors import InputError
 from parrot_train.assemble import from_backbones
-from parrot_train.config import load_config
+from parrot_train.config_files import load_config
 from parrot_train.recipe import image_recipe
 
 _SIZES = {"hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 2}

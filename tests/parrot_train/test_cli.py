@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from parrot_train.cli import main
-from parrot_train.config import load_config, to_yaml
+from parrot_train.config_files import load_config, to_yaml
 
 
 @pytest.fixture

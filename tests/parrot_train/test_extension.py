@@ -17,7 +17,7 @@ from parrot_runtime.manifest import load_manifest
 from parrot_runtime.parrot import Parrot
 from parrot_train import checkpoint
 from parrot_train.cli import main
-from parrot_train.config import load_config
+from parrot_train.config_files import load_config
 from parrot_train.data.prepare import prepare
 from parrot_train.extension import nearest_experts, routing_shares
 from parrot_train.model import trainable

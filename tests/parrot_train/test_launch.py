@@ -22,7 +22,7 @@ from small_records import held_out_records, write_data
 from wide_heads import write_wide_heads
 
 from parrot_train import checkpoint
-from parrot_train.config import load_config
+from parrot_train.config_files import load_config
 from parrot_train.stages import StageRequest, run_stage
 
 pytestmark = [

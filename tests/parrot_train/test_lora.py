@@ -18,7 +18,8 @@ from parrot_runtime.errors import InputError
 from parrot_train import checkpoint, lora
 from parrot_train.assemble import weights_hash
 from parrot_train.cli import main
-from parrot_train.config import LLM_LINEARS, load_config
+from parrot_train.config import LLM_LINEARS
+from parrot_train.config_files import load_config
 from parrot_train.trainer import ParrotTrainer
 
 LORA = ("stage2.lora.rank=4", "stage2.lora.alpha=8", "stage2.learning_rate=1e-2")
@@ -252,7 +253,7 @@ def test_a_base_that_changed_while_training_is_not_published(train, monkeypatch)
 
 
 def test_runs_from_before_adapters_are_the_same_setup():
-    from parrot_train.config import to_mapping
+    from parrot_train.config_files import to_mapping
     from parrot_train.provenance import check_same
 
     settings = to_mapping(load_config("nano"))

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from parrot_runtime.errors import InputError
 from parrot_train import checkpoint, provenance
 from parrot_train.cli import main
-from parrot_train.config import load_config, to_mapping
+from parrot_train.config_files import load_config, to_mapping
 from parrot_train.provenance import describe_origin
 
 SMALL = ("nano.stage1_scenes=24", "nano.stage2_scenes=24", "nano.heldout_scenes=6", "data.workers=0")

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from parrot_runtime.errors import InputError
-from parrot_train.config import TrainConfig, load_config
+from parrot_train.config import TrainConfig
+from parrot_train.config_files import load_config
 from parrot_train.sharding import deepspeed_settings, describe
 
 

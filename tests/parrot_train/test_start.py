@@ -7,7 +7,7 @@ import torch
 
 from parrot_runtime.errors import InputError
 from parrot_train import start
-from parrot_train.config import load_config
+from parrot_train.config_files import load_config
 from parrot_train.distributed import Ranks
 
 

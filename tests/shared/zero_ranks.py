@@ -8,7 +8,6 @@ from all ranks and in float32; and ``saved``, what the Trainer saves with the we
 import dataclasses
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import deepspeed
@@ -17,15 +16,14 @@ from accelerate.state import AcceleratorState
 from deepspeed.utils import safe_get_full_fp32_param
 from safetensors.torch import save_file
 
+from parrot_train.arguments import training_arguments
 from parrot_train.checkpoint import load_checkpoint
-from parrot_train.config import load_config
+from parrot_train.config_files import load_config
 from parrot_train.data.prepare import prepare
 from parrot_train.model.trainable import set_trainable
 from parrot_train.recipe import image_recipe, write_companions
-from parrot_train.trainer import ParrotTrainer, training_arguments
-
-# DeepSpeed would compile a shared-memory all-reduce in C++ for ranks of one machine, and do without it elsewhere.
-import_module("deepspeed.comm.torch").build_shm_op = lambda: None
+from parrot_train.sharding import use_gloo_alone
+from parrot_train.trainer import ParrotTrainer
 
 
 def train(checkpoint: Path, data: Path, output: Path, zero: int, precision: str) -> None:
@@ -111,6 +109,7 @@ def save_gathered(model: torch.nn.Module, folder: Path) -> None:
 
 if __name__ == "__main__":
     checkpoint, data, output = map(Path, sys.argv[1:])
+    use_gloo_alone()
     train(checkpoint, data, output / "zero2", 2, "bf16")
     AcceleratorState._reset_state(reset_partial_state=True)
     train(checkpoint, data, output / "zero3", 3, "fp32")

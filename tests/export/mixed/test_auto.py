@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from parrot_export import verify
 from parrot_export.cli import main
 from parrot_export.description import model_dims
-from parrot_export.gate import encode, float32_logits
+from parrot_export.float32 import float32_logits
+from parrot_export.gate import encode
 from parrot_export.mixed.rounding import RoundedModel
 from parrot_export.mixed.sensitivity import Sensitivity
 from parrot_export.mixed.units import model_units

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from parrot_export.gate import encode, float32_logits
+from parrot_export.float32 import float32_logits
+from parrot_export.gate import encode
 from parrot_export.mixed.rounding import RoundedModel
 from parrot_export.mixed.units import fits, model_units
 from parrot_export.plan import ORT_CHOICES, ORT_HEAD_CHOICES, plan

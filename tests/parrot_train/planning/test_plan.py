@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from parrot_runtime.errors import InputError
 from parrot_train.cli import main
-from parrot_train.config import load_config, shipped_configs
+from parrot_train.config_files import load_config, shipped_configs
 from parrot_train.planning.devices import GPUS
 from parrot_train.planning.lengths import ASSUMED, TABLE_3, Lengths, stage_lengths
 from parrot_train.planning.plan import PAPER, Machine, make_plan

@@ -7,7 +7,8 @@ import yaml
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.strict import from_mapping
-from parrot_train.config import TrainConfig, load_config, shipped_configs, to_mapping, to_yaml
+from parrot_train.config import TrainConfig
+from parrot_train.config_files import load_config, shipped_configs, to_mapping, to_yaml
 
 
 def test_defaults_are_the_papers_rules():
