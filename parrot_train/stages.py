@@ -164,10 +164,10 @@ def _begin(request: StageRequest, old: dict[str, Any] | None, ready: Ready) -> P
         _say(f"{run}: goes on from {checkpoint or 'the beginning, as there is no checkpoint yet'}")
     elif request.force:
         clear_run(run)
+    write_run(run, note)  # the first of its files: by it a folder is known as a run, one that was killed here too
+    write_file(run / CONFIG_FILE, to_yaml(request.config).encode())
     if ready.prepared.report:
         write_json(run / SKIPPED_FILE, ready.prepared.report)
-    write_file(run / CONFIG_FILE, to_yaml(request.config).encode())
-    write_run(run, note)
     return checkpoint
 
 

@@ -11,8 +11,10 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_records import record
 
 from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.publish import write_file
 from parrot_train import checkpoint
 from parrot_train.signals import InterruptedRunError, Signals
 from parrot_train.trainer import DivergedError, ParrotTrainer
@@ -178,6 +180,32 @@ def test_a_full_disk_keeps_the_last_checkpoint(train, monkeypatch, place):
     assert checkpoint.last_good_checkpoint(run)[0].name == "checkpoint-2"
     assert not list((run / "checkpoints").glob(".*"))
     train(1, "stage1.save_steps=1", resume=True)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(run)[name])
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_run_that_died_while_it_began_begins_by_resume(train, data, monkeypatch, written):
+    """Killed between the first files of its folder: what is there is known as a run, whichever they are."""
+    bad = data([*map(record, range(40)), {"conversations": []}], name="bad.json")  # so that skipped.json is written too
+    settings = f"data.stage1=[{bad}]", "data.max_bad_fraction=0.1"
+    whole = train(1, *settings, output=Path("whole"))
+    left = [written]
+
+    def write(*arguments):
+        left[0] -= 1
+        if left[0] < 0:  # a process that was killed writes nothing more
+            raise Stop
+        return write_file(*arguments)
+
+    with monkeypatch.context() as patch:
+        for place in ("stages", "checkpoint"):
+            patch.setattr(f"parrot_train.{place}.write_file", write)
+        with pytest.raises(Stop):
+            train(1, *settings)
+    run = Path("runs/nano/stage1")
+    assert len([path for path in run.iterdir() if not path.name.startswith(".")]) == written
+    train(1, *settings, resume=True)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(run)[name])
 
