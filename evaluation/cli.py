@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from parrot_evaluation import show_cli
+from parrot_evaluation.model_options import model_options
 from parrot_evaluation.options import download_options, judge_options
 from parrot_evaluation.routing_cli import routing
 from parrot_runtime.command import DefaultGroup, verbose_option
@@ -31,13 +32,7 @@ def main() -> None:
 
 @main.command(epilog=_EPILOG)
 @click.argument("benchmark")
-@click.option(
-    "--model",
-    "--bundle",
-    "model",
-    type=click.Path(path_type=Path),
-    help="The bundle to measure. [default: the one parrot-run takes]",
-)
+@model_options
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

@@ -45,6 +45,10 @@ class Journal(LineJournal):
         entry = self._entries.get((row.language, row.index))
         return entry if entry is not None and entry.sample == fingerprint(row, prompt) else None
 
+    def refused(self) -> int:
+        """How many questions a server would not answer, which count as wrong."""
+        return sum(entry.finish == "refused" for entry in self._entries.values())
+
     def add(self, entries: Iterable[Entry]) -> None:
         """Append answers; those of a process that is killed afterwards are kept."""
         entries = list(entries)

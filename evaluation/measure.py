@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -19,7 +19,7 @@ from parrot_evaluation.benchmarks import Benchmark, choose_languages, find_bench
 from parrot_evaluation.download import download as download_files
 from parrot_evaluation.journal import Journal
 from parrot_evaluation.judge import Judge, JudgementJournal, judge_answers
-from parrot_evaluation.models import Model, open_bundle
+from parrot_evaluation.models import Model, ModelOptions, open_model
 from parrot_evaluation.options import Download
 from parrot_evaluation.prompts import Instruction
 from parrot_evaluation.report import Report, build, sample_data, to_data
@@ -42,7 +42,7 @@ def note(line: str) -> None:
 def run_benchmark(
     *,
     benchmark: str,
-    model: Path | None,
+    model: str | Path | None,
     data: Path | None,
     languages: str | None,
     limit: int | None,
@@ -52,6 +52,7 @@ def run_benchmark(
     force: bool,
     by_category: bool,
     as_json: bool,
+    model_options: ModelOptions = ModelOptions(),  # noqa: B008, frozen
     judge: Judge | None = None,
     download: Download | None = None,
 ) -> str:
@@ -61,13 +62,13 @@ def run_benchmark(
     if download is not None:
         download_files(chosen, data, languages, mirror=download.mirror, note=note)
     read = read_tables(chosen, data, choose_languages(chosen, languages, data), skip_missing_images=skip_missing_images)
-    opened = open_bundle(model or default_bundle(), max_new_tokens=chosen.max_new_tokens, note=note)
+    opened = open_model(str(model or default_bundle()), model_options, max_new_tokens=chosen.max_new_tokens, note=note)
     folder = output / chosen.name / run_name(opened, chosen, instruction)
-    with Journal(folder / "answers.jsonl") as journal, progress_bar() as progress:
+    with closing(opened), Journal(folder / "answers.jsonl") as journal, progress_bar() as progress:
         if force:
             journal.clear()
         samples = evaluate(
-            chosen, read, opened.ask, journal=journal, limit=limit, instruction=instruction, progress=progress
+            chosen, read, opened, journal=journal, limit=limit, instruction=instruction, progress=progress
         )
     settings = {
         "instruction": instruction,
@@ -75,6 +76,9 @@ def run_benchmark(
         "max_new_tokens": chosen.max_new_tokens,
         "model_fingerprint": opened.fingerprint,
     }
+    if refused := journal.refused():
+        settings["refused"] = refused
+        note(f"the server refused {refused} of the questions; they count as wrong")
     scores = None
     if judge is not None:
         settings["judge"] = judge.settings()

@@ -1,14 +1,16 @@
 """Asks a model every question of a benchmark, picking up what an earlier run already answered.
 
-The model is a function from questions to answers: a bundle (:mod:`parrot_evaluation.models`), or any callable, for a
-quick look during training::
+The model is whatever :mod:`parrot_evaluation.models` opens, or any function from questions to answers, for a quick look
+during training::
 
     report = evaluate(find_benchmark("nano"), tables, lambda questions: [answer(q) for q in questions], limit=60)
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
 
 from parrot_evaluation.benchmarks import Benchmark
 from parrot_evaluation.journal import Entry, Journal, fingerprint
@@ -17,7 +19,7 @@ from parrot_evaluation.scoring import Sample, judge, unit_of
 from parrot_evaluation.tsv import Row, Table
 from parrot_runtime.errors import ParrotError
 
-# Answers are written this many at a time: what a killed run loses at most.
+# Questions that a plain function gets at a time, which is what a killed run loses at most.
 BATCH = 16
 
 
@@ -33,7 +35,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Response:
-    """What it gives back. ``routing`` is the share of each expert, ``finish`` ``"stop"`` or ``"length"``."""
+    """What it gives back. ``routing`` is the share of each expert.
+
+    ``finish``: ``"stop"``, ``"length"`` where the limit ended it, ``"refused"`` where a server would not answer, or
+    what else a server calls it.
+    """
 
     text: str
     finish: str | None = None
@@ -42,6 +48,16 @@ class Response:
 
 Ask = Callable[[Sequence[Question]], Sequence[Response | str]]
 Progress = Callable[[int, int], None]
+
+
+class Streaming(Protocol):
+    """A model that reads questions as it has room for them."""
+
+    def stream(self, questions: Iterable[Question]) -> Iterator[Response]:
+        """The answers in the questions' order, each as soon as it and those before it are there.
+
+        Raises ParrotError that names the question where one cannot be asked, after the answers to all before it.
+        """
 
 
 def select(table: Table, benchmark: Benchmark, limit: int | None) -> list[Row]:
@@ -67,7 +83,7 @@ def select(table: Table, benchmark: Benchmark, limit: int | None) -> list[Row]:
 def evaluate(
     benchmark: Benchmark,
     tables: Sequence[Table],
-    ask: Ask,
+    ask: Ask | Streaming,
     *,
     journal: Journal | None = None,
     limit: int | None = None,
@@ -76,8 +92,9 @@ def evaluate(
 ) -> list[Sample]:
     """Ask every chosen row that ``journal`` has no answer to, and judge all answers; samples in the tables' order.
 
-    ``ask`` gets up to BATCH questions and returns as many answers. ``progress`` is called with the rows done and the
-    rows in all. An error of the model stops the run; what was answered stays in the journal.
+    ``ask`` streams, or gets up to BATCH questions and returns as many answers. Each answer is in the journal, in the
+    order of the rows, before the next is taken. ``progress`` is called with the rows done and the rows in all. An error
+    of the model stops the run; what was answered stays in the journal.
     """
     rows = [row for table in tables for row in select(table, benchmark, limit)]
     texts = {id(row): prompt(row, benchmark, instruction) for row in rows}
@@ -90,31 +107,47 @@ def evaluate(
         else:
             answers[id(row)] = entry.response
     progress(len(answers), len(rows))
-    for first in range(0, len(waiting), BATCH):
-        batch = waiting[first : first + BATCH]
-        entries = _ask_rows(batch, [texts[id(row)] for row in batch], ask)
-        if journal:
-            journal.add(entries)
-        answers.update((id(row), entry.response) for row, entry in zip(batch, entries, strict=True))
-        progress(len(answers), len(rows))
+    if waiting:
+        stream = ask.stream if hasattr(ask, "stream") else batched(ask)
+        responses = stream(_question(row, texts[id(row)]) for row in waiting)
+        for row in waiting:
+            response = next(responses, None)
+            if response is None:
+                given = sum(id(each) in answers for each in waiting)
+                raise ParrotError(f"the model gave {given} answers to {len(waiting)} questions; expected one for each")
+            if journal:
+                journal.add([_entry(row, texts[id(row)], response)])
+            answers[id(row)] = response.text
+            progress(len(answers), len(rows))
+        # Taking one more is also what lets a stream come to its end.
+        if next(responses, None) is not None:
+            raise ParrotError(f"the model gave more than {len(waiting)} answers; expected one for each question")
     return [judge(row, answers[id(row)], benchmark) for row in rows]
 
 
-def _ask_rows(rows: Sequence[Row], texts: Sequence[str], ask: Ask) -> list[Entry]:
-    questions = [
-        Question(row.image_bytes, text, row.language, f"{row.language} row {row.index} (line {row.line})")
-        for row, text in zip(rows, texts, strict=True)
-    ]
-    try:
-        responses = [each if isinstance(each, Response) else Response(each) for each in ask(questions)]
-    except ParrotError as error:
-        asked = f"asking {questions[0].name} to {questions[-1].name}"
-        raise type(error)(f"{asked}: {error}; the answers before these are kept") from error
-    if len(responses) != len(questions):
-        raise ParrotError(
-            f"the model gave {len(responses)} answers to {len(questions)} questions; expected one for each"
-        )
-    return [
-        Entry(row.language, row.index, fingerprint(row, text), response.text, response.finish, response.routing)
-        for row, text, response in zip(rows, texts, responses, strict=True)
-    ]
+def batched(ask: Ask) -> Callable[[Iterable[Question]], Iterator[Response]]:
+    """The stream of a plain function, BATCH questions at a time. Its ParrotErrors are raised with the rows' names."""
+
+    def stream(questions: Iterable[Question]) -> Iterator[Response]:
+        left = iter(questions)
+        while batch := list(islice(left, BATCH)):
+            try:
+                responses = [each if isinstance(each, Response) else Response(each) for each in ask(batch)]
+            except ParrotError as error:
+                asked = f"asking {batch[0].name} to {batch[-1].name}"
+                raise type(error)(f"{asked}: {error}; the answers before these are kept") from error
+            if len(responses) != len(batch):
+                raise ParrotError(
+                    f"the model gave {len(responses)} answers to {len(batch)} questions; expected one for each"
+                )
+            yield from responses
+
+    return stream
+
+
+def _question(row: Row, text: str) -> Question:
+    return Question(row.image_bytes, text, row.language, f"{row.language} row {row.index} (line {row.line})")
+
+
+def _entry(row: Row, text: str, response: Response) -> Entry:
+    return Entry(row.language, row.index, fingerprint(row, text), response.text, response.finish, response.routing)

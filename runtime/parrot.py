@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from parrot_runtime.backends.choose import Note, choose_engines, create_backend
 from parrot_runtime.cache import Picture
 from parrot_runtime.composer import Composer, Routed
 from parrot_runtime.embedding import Embedding
-from parrot_runtime.errors import BundleError, InputError
+from parrot_runtime.errors import BundleError, InputError, ParrotError
 from parrot_runtime.generation import Request, Slots, generate
 from parrot_runtime.image import MAX_PIXELS, preprocess, read_image
 from parrot_runtime.manifest import (
@@ -226,25 +227,49 @@ class Parrot:
     ) -> list[Answer]:
         """Answer many ``(images, question)``, up to ``slots`` in one decode step; answers in the questions' order.
 
-        ``questions`` is read as slots become free, so it may be long and lazy. Raises as ``ask`` does, at the first
-        question that cannot be asked.
+        Arguments, and what is raised, as of ``answers``.
+        """
+        return list(self.answers(questions, slots=slots, max_new_tokens=max_new_tokens, sampling=sampling))
+
+    def answers(
+        self,
+        questions: Iterable[tuple[Images, str]],
+        *,
+        slots: int = 4,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        sampling: Sampling = GREEDY,
+    ) -> Iterator[Answer]:
+        """``ask_batch``, each answer as soon as it and those to the questions before it are whole.
+
+        ``questions`` is read as slots become free, so it may be long and lazy. Raises as ``ask`` does, and what
+        ``questions`` raises of that kind: at the first question that cannot be asked, after the answers to all before.
         """
         if slots < 1:
             raise InputError(f"slots is {slots}; expected 1 or more")
-        requests: list[Request] = []
+        requests: deque[Request] = deque()
+        refused: list[ParrotError] = []
 
         def compose() -> Iterator[Request]:
-            for images, question in questions:
-                stats = Stats()
-                pictures = self._read(images, stats)
-                turns = [Turn("user", check_question(question), len(pictures))]
-                choose = Sampler(sampling)
-                requests.append(self._composer.request(pictures, turns, choose, max_new_tokens, stats, Routed()))
-                yield requests[-1]
+            try:
+                for images, question in questions:
+                    stats = Stats()
+                    pictures = self._read(images, stats)
+                    turns = [Turn("user", check_question(question), len(pictures))]
+                    choose = Sampler(sampling)
+                    requests.append(self._composer.request(pictures, turns, choose, max_new_tokens, stats, Routed()))
+                    yield requests[-1]
+            except ParrotError as error:
+                refused.append(error)
 
         for _ in self._generate(compose(), slots):
-            pass
-        return [self._stream(request, (token for token in request.tokens)).answer for request in requests]
+            while requests and requests[0].finish:
+                yield self._whole(requests.popleft())
+        yield from map(self._whole, requests)
+        if refused:
+            raise refused[0]
+
+    def _whole(self, request: Request) -> Answer:
+        return self._stream(request, (token for token in request.tokens)).answer
 
     def _read(self, images: Images, stats: Stats) -> list[Picture]:
         stats.seconds["load"] = self.load_seconds

@@ -1,0 +1,66 @@
+"""The model of an OpenAI-compatible server: the picture as a data URI, the question as text, temperature 0.
+
+What answers is on the other side of a wire: its weights, its chat template and how it makes pictures ready can change
+without a trace here, so the fingerprint is that of the address, the model's name and what is asked of it, no more.
+"""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from parrot_evaluation.models import Model, ModelOptions, Note, named
+from parrot_evaluation.openai_client import ChatClient, Message, user_turn
+from parrot_evaluation.runner import Question, Response
+from parrot_runtime.endpoint import Options, RejectedError, Settings, read_fields, read_key
+from parrot_runtime.errors import InputError
+
+OPTIONS = Options(address="--model", model="--model-name", key="--api-key-env", extra="eval")
+_SETTINGS = Settings("http://localhost/v1")
+
+
+def open_server(url: str, options: ModelOptions, *, max_new_tokens: int, note: Note = lambda _line: None) -> Model:
+    """The model ``options.model_name`` of the server at ``url``. Nothing is asked yet. Raises InputError."""
+    if not options.model_name:
+        raise InputError(f"--model {url}: a server may have several models; name the one to measure with --model-name")
+    timeout, retries = options.timeout, options.retries
+    settings = Settings(
+        url,
+        _SETTINGS.timeout if timeout is None else timeout,
+        _SETTINGS.retries if retries is None else retries,
+        options=OPTIONS,
+    )
+    fields = read_fields(options.body)
+    client = ChatClient(
+        settings,
+        options.model_name,
+        key=read_key(options.api_key_env, OPTIONS.key),
+        concurrency=options.together("server"),
+        requests_per_minute=options.requests_per_minute,
+        fields=fields,
+    )
+
+    def stream(questions: Iterable[Question]) -> Iterator[Response]:
+        under_way: deque[Question] = deque()
+
+        def conversations() -> Iterator[list[Message]]:
+            for question in questions:
+                under_way.append(question)
+                yield [user_turn(question.text, [question.image])]
+
+        for reply in client.replies(conversations(), max_tokens=max_new_tokens):
+            question = under_way.popleft()
+            if isinstance(reply, RejectedError):
+                if not options.count_refused:
+                    error = InputError(f"the server refuses it ({reply}); --count-refused counts such answers as wrong")
+                    raise named(error, question.name) from reply
+                yield Response("", "refused")
+            else:
+                yield Response(reply.text, reply.finish)
+
+    note(
+        f"{url} answers as '{options.model_name}'; a server's model can change unseen, and answers that are kept are "
+        "not asked again: after a change give --force"
+    )
+    asked = json.dumps([settings.url, options.model_name, fields], sort_keys=True)
+    return Model(options.model_name, hashlib.sha256(asked.encode()).hexdigest(), stream, client.close)
