@@ -30,21 +30,26 @@ def cluster():
 
     # Short, because a socket's path is; and workers as urgent as others, or a busy machine starves them.
     folder = tempfile.mkdtemp(prefix="ray")
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    settings = {
+        "RAY_TMPDIR": folder,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
-        made = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": folder}
-        )
+        (Path(folder) / "ray").mkdir()
+        made = Cluster()
         try:
+            made.add_node(num_cpus=1, include_dashboard=False)
             made.add_node(num_cpus=1)
             made.wait_for_nodes()
             yield made.address
         finally:
             ray.shutdown()
             made.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder)
 
 
 @pytest.fixture
