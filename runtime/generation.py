@@ -23,6 +23,8 @@ from parrot_runtime.stats import Stats
 Finish = Literal["stop", "length", "cancelled"]
 # From logits float32 ``[vocab]`` and the answer's tokens so far to the next one.
 Chooser = Callable[[np.ndarray, Sequence[int]], int]
+# The longest answer, where nothing else is asked for.
+MAX_NEW_TOKENS = 512
 # Positions of a prompt that are prefilled between two steps of the others.
 CHUNK = 128
 

@@ -16,10 +16,11 @@ from parrot_runtime.answer import Answer, AnswerStream, Features, Tokens
 from parrot_runtime.backends.base import Backend
 from parrot_runtime.backends.choose import Note, choose_engines, create_backend
 from parrot_runtime.cache import Picture
+from parrot_runtime.chat import Chat
 from parrot_runtime.composer import Composer, Routed
 from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import BundleError, InputError, ParrotError
-from parrot_runtime.generation import Request, Slots, generate
+from parrot_runtime.generation import MAX_NEW_TOKENS, Request, Slots, generate
 from parrot_runtime.image import MAX_PIXELS, preprocess, read_image
 from parrot_runtime.manifest import (
     EMBEDDING_NAME,
@@ -31,7 +32,7 @@ from parrot_runtime.manifest import (
 from parrot_runtime.names import BackendName, Reroute
 from parrot_runtime.options import Choice, OptionScorer
 from parrot_runtime.prompt import Turn, check_question
-from parrot_runtime.sampling import Sampler, Sampling
+from parrot_runtime.sampling import GREEDY, Sampler, Sampling
 from parrot_runtime.stats import Stats
 from parrot_runtime.templates import prompt_encoder
 from parrot_runtime.tokenizer import Detokenizer, load_tokenizer
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
     Source: TypeAlias = str | Path | bytes | Image.Image | Picture
     # The pictures of a question: none, one, or several in their order.
     Images: TypeAlias = Source | list[Source] | tuple[Source, ...] | None
-
-MAX_NEW_TOKENS = 512
-GREEDY = Sampling()
 
 
 class Parrot:
@@ -300,42 +298,3 @@ class Parrot:
             yield slots
         finally:
             self._idle_slots[count] = slots
-
-
-class Chat:
-    """A conversation: every answer is made from all turns so far. ``turns`` grows when an answer is whole; ``pictures``
-    are those of the first turn.
-
-    What the KV cache holds of the turns before is not prefilled again. With ``reroute`` ``always`` that ends at the
-    first picture, since every turn's text routes the pictures anew, exactly as training saw conversations; ``auto``
-    keeps the pictures as they were routed while the routing stays where it was, and ``never`` keeps them throughout.
-    """
-
-    def __init__(
-        self, parrot: Parrot, images: Images, answer: Callable[[Request], Tokens], reroute: Reroute = "auto"
-    ) -> None:
-        self.turns: list[Turn] = []
-        self._parrot, self._tokens_of = parrot, answer
-        self._routed = Routed(reroute)
-        self._stats = Stats()
-        self.pictures = parrot._read(images, self._stats)
-
-    def ask(self, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY) -> Answer:
-        """See ``Parrot.ask``."""
-        return self.stream(question, max_new_tokens=max_new_tokens, sampling=sampling).answer
-
-    def stream(
-        self, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
-    ) -> AnswerStream:
-        """See ``Parrot.stream``."""
-        turns = [*self.turns, Turn("user", check_question(question), 0 if self.turns else len(self.pictures))]
-        # Reading the pictures is on the first question's bill.
-        stats, self._stats = self._stats, Stats()
-        request = self._parrot._composer.request(
-            self.pictures, turns, Sampler(sampling), max_new_tokens, stats, self._routed
-        )
-
-        def remember(answer: Answer) -> None:
-            self.turns = [*turns, Turn("assistant", answer.text)]
-
-        return self._parrot._stream(request, self._tokens_of(request), remember)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from parrot_runtime.cache import Picture
+    from parrot_runtime.chat import Chat
     from parrot_runtime.explain import Explanation
     from parrot_runtime.names import BackendName, Reroute
-    from parrot_runtime.parrot import Chat
     from parrot_runtime.rates import Rate
     from parrot_runtime.sampling import Sampling
     from parrot_runtime.stats import Stats

@@ -35,6 +35,9 @@ class Sampling:
             raise InputError(f"seed is {self.seed}; expected 0 or more")
 
 
+GREEDY = Sampling()
+
+
 class Sampler:
     """Chooses the tokens of one answer, by one ``Sampling``."""
 

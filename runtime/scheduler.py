@@ -7,9 +7,9 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from parrot_runtime.chat import Chat
 from parrot_runtime.errors import ParrotError
 from parrot_runtime.generation import CHUNK
-from parrot_runtime.parrot import Chat
 from parrot_runtime.prompt import check_question
 
 if TYPE_CHECKING:
