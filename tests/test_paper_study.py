@@ -1,12 +1,13 @@
-"""The study of the paper's claims: what it plans, how it translates, what it writes, and that it goes on when killed."""
+"""The study of the paper's claims: what it plans, how it translates, what it writes, and that a killed one goes on."""
 
-import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -120,10 +121,8 @@ def test_the_plan_says_what_and_how_long_and_does_nothing(tmp_path):
 def test_without_faults_lists_come_back_as_the_language_says_them():
     for code in OTHERS:
         dictionary, checked = Dictionary(code, 0.0, 1), 0
-        for number, scene in zip(range(40), scenes("held-out", seed="dictionary")):
+        for number, scene in enumerate(islice(scenes("held-out", seed="dictionary"), 40)):
             for name in ("object", "describe", "report", "background", "at_position", "position"):
-                import random
-
                 pair = [value_question(name, "open", scene, GRAMMARS[c], random.Random(number)) for c in ("en", code)]
                 if None not in pair:
                     assert normalise(dictionary.answer(pair[0].answer)) == normalise(pair[1].answer)
@@ -274,12 +273,12 @@ def test_tables_of_canned_results(tmp_path):
     assert done.exit_code == 0, done.output
     lines = (tmp_path / "report.md").read_text().splitlines()
     # 20, 30 and 25 of 100: mean 25, deviation 5.
-    (llava,) = (line for line in lines if line.startswith("| LLaVA, multilingual data | 5,000 | 3 |"))[:1] or [None]
+    llava = next(line for line in lines if line.startswith("| LLaVA, multilingual data | 5,000 | 3 |"))
     assert llava.count("25.0 ± 5.0") == 7
     assert "| *paper, MMMB: LLaVA w/ multilingual data* | | | *67.0* | *59.1* |" in "\n".join(lines)
     text = "\n".join(lines)
     # Differences 10, 11, 11: mean 10.67, deviation 0.577, half of the interval 4.303 · 0.577 / √3 = 1.43.
-    assert "zh pt ar tr ru): +10.7 points (+9.2 to +12.1, 3 seeds; the paper: +8.2): **holds**." in text
+    assert "zh pt ar tr ru): +10.7 points (+9.2 to +12.1, 3 seeds; the paper: +10.2): **holds**." in text
     assert "Multilingual data alone help LLaVA a little" in text
     assert "+20.0 points (one seed; the paper: +0.8): **cannot be told**." in text
     assert "Not run with all of them: " in text
@@ -318,13 +317,13 @@ runner.run(study, todo, workers=1, note=lambda line: print(line, flush=True))
 def test_a_killed_study_goes_on_keeps_its_results_and_no_weights(tmp_path, questions):
     mine = study(tmp_path / "study", scale=0.002, questions=4, settings=_TINY)
     mine.keep()
-    (mine.work).mkdir()
+    mine.work.mkdir()
     (mine.work / "questions-nano").symlink_to(questions)
     command = [sys.executable, "-c", _DRIVER, str(mine.folder)]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     run = mine.stage1("english", "shipped", 1)
     try:
-        _wait(lambda: list(run.glob("checkpoints/*/trainer_state.json")) or list(run.glob("checkpoints/*")))
+        _wait(lambda: list(run.glob("checkpoints/checkpoint-*/trainer_state.json")))
     finally:
         process.kill()
         process.wait()
@@ -339,7 +338,7 @@ def test_a_killed_study_goes_on_keeps_its_results_and_no_weights(tmp_path, quest
     result = json.loads(mine.result("parrot-english", 1).read_text())
     assert result["steps"] == 2
     assert {cell["language"] for cell in result["cells"]} == set(CODES)
-    assert sum(tables.share(result, CODES)[1:]) >= 4 * 6 / 2
+    assert tables.share(result, CODES)[1] >= 6 * 4 / 2  # a Yes/No pair is two questions
     assert not list(mine.work.glob("stage*"))
     assert jobs(mine, [VARIANTS["parrot-english"]], (1,)) == []
 
@@ -362,8 +361,8 @@ def _alive(process: int) -> bool:
 def test_a_job_that_fails_is_told_and_keeps_only_those_that_need_it(tmp_path):
     mine = study(tmp_path, scale=0.0001, settings=("stage1.learning_rate=-1",))
     mine.keep()
-    (mine.work).mkdir()
-    variants, notes = [dataclasses.replace(VARIANTS["parrot-english"])], []
+    mine.work.mkdir()
+    variants, notes = [VARIANTS["parrot-english"]], []
     waiting = [job for job in jobs(mine, variants, (1,)) if job.kind != "questions"]
     with pytest.raises(ParrotError, match="stage1/english\\+shipped/1: failed"):
         runner.run(mine, waiting, workers=1, note=notes.append)

@@ -120,8 +120,8 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
     yield (
         "What the paper finds with models of seven billion parameters, asked of nano, which has 3.6 million and a "
         "world drawn by code ([nano.md](nano.md)). None of it confirms or refutes the paper: it says which of its "
-        "findings this small recipe shows too. The paper's figures stand beside ours for their direction alone: they are of "
-        "other models, other data and other questions."
+        "findings this small recipe shows too. The paper's figures stand beside ours for their direction alone: they "
+        "are of other models, other data and other questions."
     )
     yield ""
     yield (
