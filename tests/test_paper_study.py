@@ -17,11 +17,12 @@ from click.testing import CliRunner
 from parrot_benchmarks.paper import runner, tables
 from parrot_benchmarks.paper.__main__ import main
 from parrot_benchmarks.paper.answering import translating
+from parrot_benchmarks.paper.backbones import folder_of, make_encoder, make_language_model
 from parrot_benchmarks.paper.dictionary import FORMS, Dictionary
 from parrot_benchmarks.paper.job import overrides
 from parrot_benchmarks.paper.mixtures import installed, question_mask
 from parrot_benchmarks.paper.study import Study, chosen_variants, conversations, jobs
-from parrot_benchmarks.paper.variants import CLAIMS, OTHERS, VARIANTS, Comparison
+from parrot_benchmarks.paper.variants import CLAIMS, OTHERS, VARIANTS, Comparison, Variant
 from parrot_evaluation.benchmarks import find_benchmark
 from parrot_evaluation.prompts import prompt
 from parrot_evaluation.runner import Question
@@ -36,6 +37,7 @@ from parrot_train.nano.backbones import shipped
 from parrot_train.nano.grammar import GRAMMARS
 from parrot_train.nano.questions import value_question
 from parrot_train.nano.scenes import scenes
+from parrot_train.nano.vision_backbone import words
 from parrot_train.nano.write import ensure_evaluation
 
 
@@ -235,6 +237,30 @@ def test_the_router_of_the_question_reads_what_the_user_typed():
     torch.testing.assert_close(*routed["question"])
 
 
+# --- backbones ------------------------------------------------------------------------------------------------------
+def test_the_multilingual_encoder_and_a_language_model_are_backbones(tmp_path):
+    from parrot_train.assemble import from_backbones
+
+    mine = study(tmp_path)
+    made = {part: Path(folder_of(mine, part, which)) for part, which in (("vision", "multilingual"), ("llm", "small"))}
+    seen = []
+    make_encoder(made["vision"], seen.append, pictures=12, steps=12, batch=4)
+    make_language_model("small", made["llm"], seen.append, steps=2)
+    config = load_config("nano", overrides(mine, Variant("x", "", encoder="multilingual", llm="small"), 1))
+    model, tokenizer, origin = from_backbones(config)
+    assert model.config.text_config.hidden_size == 96
+    assert origin["vision"] == str(made["vision"])
+    assert tokenizer.read_bytes() == TOKENIZER.read_bytes()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_the_text_side_of_the_encoder_cuts_every_language_into_words():
+    assert words("A large red apple, in the top left.") == ["a", "large", "red", "apple", "in", "the", "top", "left"]
+    assert words("左上角有一个苹果。") == list("左上角有一个苹果")
+    assert words("Büyük ağaç") == ["büyük", "ağaç"]
+    assert words("تفاحة حمراء") == ["تفاحة", "حمراء"]
+
+
 # --- the report -----------------------------------------------------------------------------------------------------
 def canned(name: str, seed: int, right: dict[str, int]) -> dict:
     """A result with ``right`` of 60 four-option questions per language, and ten of everything else, all wrong."""
@@ -327,10 +353,9 @@ def test_a_killed_study_goes_on_keeps_its_results_and_no_weights(tmp_path, quest
     finally:
         process.kill()
         process.wait()
-    owner = int((run / ".lock").read_text())
-    _wait(lambda: not _alive(owner))  # the job ends with its runner
     assert not list((mine.folder / "results").glob("*"))
 
+    # At once: the job that the runner left behind ends and saves what it has, and is waited for.
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "stage2/parrot-english/1" in done.stdout
@@ -350,18 +375,9 @@ def _wait(condition, seconds: float = 300) -> None:
         time.sleep(0.1)
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_a_job_that_fails_is_told_and_keeps_only_those_that_need_it(tmp_path):
     mine = study(tmp_path, scale=0.0001, settings=("stage1.learning_rate=-1",))
     mine.keep()
-    mine.work.mkdir()
     variants, notes = [VARIANTS["parrot-english"]], []
     waiting = [job for job in jobs(mine, variants, (1,)) if job.kind != "questions"]
     with pytest.raises(ParrotError, match="stage1/english\\+shipped/1: failed"):

@@ -70,13 +70,12 @@ def run(
 
     study, workers = Study(output, scale, questions, settings), workers or core_count()
     waiting = jobs(study, chosen_variants(only), range(1, seeds + 1))
-    for line in runner.plan(study, waiting, workers=workers) if plan_only else ():
-        click.echo(line)
+    lines = runner.plan(study, waiting, workers=workers)
     if plan_only:
+        click.echo("\n".join(lines))
         return
     study.keep()
-    for line in runner.plan(study, waiting, workers=workers)[-1:]:
-        click.echo(line, err=True)
+    click.echo("\n".join(line for line in lines if not line.startswith(" ")), err=True)
     try:
         runner.run(study, waiting, workers=workers, note=lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:

@@ -11,8 +11,8 @@ from parrot_runtime.publish import publish_directory
 
 SIZES: dict[str, tuple[int, int]] = {"small": (96, 3), "medium": (160, 4), "large": (256, 5)}
 """Width and layers; the shipped one has the large one's."""
-TEXT_STEPS, TEXT_BATCH = 2_250, 16
-"""Half of the first phase of the shipped one's recipe, on descriptions and questions, and none of the others."""
+TEXT_STEPS, TEXT_BATCH = 4_500, 16
+"""The first phase of the shipped one's recipe, on descriptions and questions; which went through others after it."""
 
 Report = Callable[[str], None]
 
@@ -23,24 +23,20 @@ def folder_of(study: Study, part: str, which: Encoder | LanguageModel) -> str:
     return "package:nano" if shipped else str(study.work / f"{'encoder' if part == 'vision' else 'llm'}-{which}")
 
 
-def make_encoder(study: Study, folder: Path, report: Report) -> None:
-    """The shipped encoder's recipe with words of six languages.
+def make_encoder(folder: Path, report: Report, **changes: int) -> None:
+    """The shipped encoder's recipe with words of six languages, whatever the study's scale; ``changes`` are for tests.
 
-    Its length does not follow the study's scale above a tenth, or it would be compared with one that has had more.
+    The shipped one has had all of it, so a shorter one would be compared with more than its own words.
     """
     from parrot_train.nano.vision_backbone import VisionRecipe, pretrain
 
-    whole = VisionRecipe(languages=CODES)
-    part = min(1.0, 10 * study.scale)
-    recipe = VisionRecipe(
-        languages=CODES, steps=max(1, round(whole.steps * part)), pictures=max(64, round(whole.pictures * part))
-    )
+    recipe = VisionRecipe(languages=CODES, **changes)
     with publish_directory(folder, force=True) as beside:
         pretrain(recipe, beside, workers=1, report=report)
 
 
-def make_language_model(study: Study, size: str, folder: Path, report: Report) -> None:
-    """A language model of a size, with the shipped one's tokenizer."""
+def make_language_model(size: str, folder: Path, report: Report, *, steps: int = TEXT_STEPS) -> None:
+    """A language model of a size, with the shipped one's tokenizer; all three read as much, whatever the scale."""
     import torch
     from tokenizers import Tokenizer
     from transformers import Qwen2ForCausalLM
@@ -62,7 +58,6 @@ def make_language_model(study: Study, size: str, folder: Path, report: Report) -
 
     width, layers = SIZES[size]
     recipe = LanguageRecipe(hidden_size=width, intermediate_size=width, layers=layers)
-    steps = max(1, round(TEXT_STEPS * min(1.0, 10 * study.scale)))
     documents = max(32 * TEXT_BATCH, TEXT_BATCH * steps)  # the batches are drawn from so many at a time
     phase = Reading(READING, documents, TEXT_BATCH, steps, Rates(2e-3, None, min(300, steps)))
     torch.manual_seed(recipe.seed)

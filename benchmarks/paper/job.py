@@ -36,9 +36,9 @@ def run(study: Study, job: Job, report: Callable[[str], None]) -> None:
     elif job.kind == "data":
         world.write_data(study, job.what, job.seed, folder)
     elif job.kind == "encoder":
-        backbones.make_encoder(study, folder, report)
+        backbones.make_encoder(folder, report)
     elif job.kind == "llm":
-        backbones.make_language_model(study, job.what, folder, report)
+        backbones.make_language_model(job.what, folder, report)
     elif job.kind == "stage1":
         encoder, llm = job.what.split("+")
         _train(study, Variant("stage1", "", encoder=encoder, llm=llm), 1, job.seed, folder)
@@ -88,6 +88,7 @@ def _stage2(variants: list[Variant], study: Study, seed: int, folder: Path) -> N
     first = variants[0]
     with installed(first.mixture, study.stage1(*first.start, seed) / "tokenizer.json"):
         note = _train(study, first, 2, seed, folder)
+        _say(f"{first.name}: trained, {time.process_time():.0f} s of a core so far")
         ask = open_checkpoint(folder, max_new_tokens=find_benchmark("nano").max_new_tokens)
         for variant in variants:
             found = measured(
@@ -98,6 +99,7 @@ def _stage2(variants: list[Variant], study: Study, seed: int, folder: Path) -> N
                 questions=study.questions,
                 journal=folder / f"answers-{variant.name}.jsonl",
             )
+            _say(f"{variant.name}: answered, {time.process_time():.0f} s of a core so far")
             result = {
                 "variant": variant.name,
                 "seed": seed,

@@ -1,39 +1,41 @@
 """Runs the study's jobs, as many at a time as there are cores, each on one thread, and says how far it is."""
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from parrot_benchmarks.paper.backbones import SIZES, TEXT_STEPS
 from parrot_benchmarks.paper.study import CAPTION_PASSES, QUESTIONS, Job, Study, conversations, output
 from parrot_benchmarks.paper.variants import VARIANTS
 from parrot_runtime.errors import ParrotError
 
 # Seconds on one core of an Intel Xeon with AMX (2.0 GHz), nothing else running: a picture drawn, a caption and a
-# conversation learnt, a question of nano's mixture answered, a step of an encoder, a step of the large language model.
-DRAWN, CAPTION, CONVERSATION, QUESTION, ENCODER_STEP, LLM_STEP, START = 0.009, 0.02, 0.05, 0.03, 0.4, 0.5, 6.0
+# conversation learnt, a question of nano's mixture answered, an encoder, a step of the large language model, a process.
+DRAWN, CAPTION, CONVERSATION, QUESTION, ENCODER, LLM_STEP, START = 0.009, 0.02, 0.05, 0.03, 1_620.0, 0.4, 6.0
 
 Note = Callable[[str], None]
 
 
 def cost(study: Study, job: Job) -> float:
     """Seconds that ``job`` takes on one idle core, roughly; `run` corrects it by what it sees."""
-    part = min(1.0, 10 * study.scale)
     if job.kind == "questions":
-        return 30.0
+        return START + DRAWN * QUESTIONS
     if job.kind == "data":
         code, _, number = job.what.partition("-")
         return START + DRAWN * (study.count(code, int(number)) if number else study.captions)
     if job.kind == "encoder":
-        return 300 * part + ENCODER_STEP * 4_400 * part
+        return ENCODER
     if job.kind == "llm":
-        return 60 * part + LLM_STEP * 2_250 * part
+        width, layers = SIZES[job.what]
+        return LLM_STEP * TEXT_STEPS * (0.3 + 0.7 * width * layers / (256 * 5))
     if job.kind == "stage1":
         return START + CAPTION * CAPTION_PASSES * study.captions
     variants = [VARIANTS[name] for name in job.what.split("+")]
@@ -56,11 +58,14 @@ def run(study: Study, waiting: Sequence[Job], *, workers: int, note: Note) -> No
     """
     left, running, failed = list(waiting), [], []
     total, spent, expected, began = len(left), 0.0, 0.0, time.monotonic()
-    with _stopping(running):
+    with _alone(study, note) as lock, _stopping(running):
+        _remove_leftovers(study)
         while left or running:
-            for job in [each for each in left if _ready(study, each, left, running)][: workers - len(running)]:
+            unfinished = {job.name for job in (*left, *(each.job for each in running))}
+            ready = [job for job in left if unfinished.isdisjoint(need.name for need in job.needs)]
+            for job in ready[: workers - len(running)]:
                 left.remove(job)
-                running.append(_start(study, job))
+                running.append(_start(study, job, lock))
             time.sleep(0.2)
             for each in [each for each in running if each.process.poll() is not None]:
                 running.remove(each)
@@ -82,16 +87,27 @@ def run(study: Study, waiting: Sequence[Job], *, workers: int, note: Note) -> No
     note(f"all done in {_time(time.monotonic() - began)}")
 
 
-def _ready(study: Study, job: Job, left: Sequence[Job], running: Sequence[_Running]) -> bool:
-    unfinished = {*left, *(each.job for each in running)}
-    return not any(need in unfinished for need in job.needs)
-
-
 def _needs(job: Job, other: Job) -> bool:
     return any(need == other or _needs(need, other) for need in job.needs)
 
 
-def _start(study: Study, job: Job) -> _Running:
+@contextmanager
+def _alone(study: Study, note: Note) -> Iterator[int]:
+    """Own the study's folder; the descriptor of the lock, which jobs inherit.
+
+    So a study that is started again at once waits until the jobs of a killed runner have saved what they had.
+    """
+    study.work.mkdir(parents=True, exist_ok=True)
+    with (study.work / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f"{study.folder}: another run is at work there, or ending; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def _start(study: Study, job: Job, lock: int) -> _Running:
     log = _log(study, job)
     log.parent.mkdir(parents=True, exist_ok=True)
     threads = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -105,17 +121,26 @@ def _start(study: Study, job: Job) -> _Running:
             stderr=file,
             env=os.environ | threads,
             start_new_session=True,
+            pass_fds=(lock,),
         )
     return _Running(job, process, time.monotonic())
 
 
-def _log(study: Study, job: Job) -> Any:
+def _log(study: Study, job: Job) -> Path:
     return study.work / "logs" / f"{job.name.replace('/', '-')[:120]}.log"
 
 
 def _last_line(study: Study, job: Job) -> str:
     lines = _log(study, job).read_text("utf-8", "replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
+
+
+def _remove_leftovers(study: Study) -> None:
+    """Remove the weights of a stage 2 that was killed after its last result was kept."""
+    for folder in study.work.glob("stage2-*"):
+        what, _, seed = folder.name.removeprefix("stage2-").rpartition("-")
+        if all(study.result(name, int(seed)).is_file() for name in what.split("+")):
+            shutil.rmtree(folder)
 
 
 def _sweep(study: Study, finished_job: Job, unfinished: Sequence[Job]) -> None:
@@ -126,7 +151,7 @@ def _sweep(study: Study, finished_job: Job, unfinished: Sequence[Job]) -> None:
 
 
 @contextmanager
-def _stopping(running: list[_Running]):
+def _stopping(running: list[_Running]) -> Iterator[None]:
     """Inside, a signal is a KeyboardInterrupt; however it ends, no job is left running."""
 
     def interrupt(*_: object) -> None:
