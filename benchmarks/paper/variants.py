@@ -259,8 +259,9 @@ CLAIMS: tuple[Claim, ...] = (
             Comparison(name, "parrot")
             for name in ("swiglu", "alpha-0.1", "released-0.1", "released", "question", "top-1", "top-2")
         ),
-        "`parrot` has two Linear with SiLU, G = H + M, a router that reads the whole prompt, and all experts. M + H is "
-        "that same form, so the released residual is shown with its other weight. Routers of the question alone and of "
+        "*Parrot* has two Linear with SiLU, G = H + M, a router that reads the whole prompt, and all experts. SwiGLU "
+        "has half as many weights again. M + H is Parrot's own form, so the released residual is shown with its other "
+        "weight. Routers of the question alone and of "
         "the top k exist in this study only: released code has the whole prompt and never uses its k, and so has the "
         "toolchain.",
     ),
