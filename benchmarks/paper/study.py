@@ -80,8 +80,8 @@ class Study:
         return self.work / f"stage1-{encoder}-{llm}-{seed}"
 
     def count(self, code: str, part: int = 0) -> int:
-        """Conversations in ``part`` of a language; English has a second part for `Variant.english` alone."""
-        share = SHARES[code] if code != "en" or part == 0 else SHARES["en"] * 2 / 3
+        """Conversations in ``part`` of a language; English has a second part for `Variant.more_english` alone."""
+        share = 1 - SHARES["en"] if (code, part) == ("en", 1) else SHARES[code]
         return max(1, round(CONVERSATIONS * share * self.scale))
 
     @property
@@ -91,7 +91,7 @@ class Study:
 
     def parts(self, variant: Variant) -> list[tuple[str, int]]:
         """The data parts, language and number, that a variant's stage 2 reads."""
-        english = [("en", 0)] if variant.english == 1 else [("en", 0), ("en", 1)]
+        english = [("en", 0), ("en", 1)] if variant.more_english else [("en", 0)]
         return english + [(code, part) for code in variant.languages for part in range(variant.times)]
 
 

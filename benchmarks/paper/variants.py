@@ -21,8 +21,8 @@ class Variant:
     """One model of the study, and how it is asked.
 
     overrides: settings of ``parrot-train`` that differ from nano's.
-    languages: those that stage 2 has conversations in beside English; ``times`` as many in each, and ``english`` times
-        as many in English, as nano's mixture has.
+    languages: those that stage 2 has conversations in beside English, ``times`` as many in each as nano's mixture has.
+    more_english: as much more English as the five languages have together.
     encoder, llm: the backbones (`parrot_benchmarks.paper.backbones`).
     mixture: what the toolchain has no setting for (`parrot_benchmarks.paper.mixtures`).
     dictionary: None asks in the question's own language; a share translates the question into English and the answer
@@ -34,7 +34,7 @@ class Variant:
     overrides: tuple[str, ...] = ()
     languages: tuple[str, ...] = OTHERS
     times: int = 1
-    english: float = 1.0
+    more_english: bool = False
     encoder: Encoder = "english"
     llm: LanguageModel = "shipped"
     mixture: Mixture = "as configured"
@@ -60,7 +60,7 @@ _LARGEST = 7
 def _variants() -> list[Variant]:
     made = [
         Variant("llava-english", "LLaVA, English data", _NO_MIXTURE, languages=()),
-        Variant("llava-english-more", "LLaVA, English data, as many conversations", _NO_MIXTURE, (), english=5 / 3),
+        Variant("llava-english-more", "LLaVA, English data, as many conversations", _NO_MIXTURE, (), more_english=True),
         Variant("llava", "LLaVA, multilingual data", _NO_MIXTURE),
         Variant("parrot-english", "Parrot, English data", languages=()),
         Variant("parrot", "Parrot"),
@@ -231,8 +231,8 @@ CLAIMS: tuple[Claim, ...] = (
             Comparison("llava-multilingual-encoder", "llava"),
         ),
         "nano's shipped encoder was trained against English words alone. The other is trained by the same recipe, as "
-        "long, on the same pictures, against the words of all six languages, one of them drawn for each step. The "
-        "paper's LLaVA rows have Vicuna-7B as language model.",
+        "long, on the same pictures, against the words of all six languages, one of them drawn for each step; "
+        "one of each. The paper's LLaVA rows have Vicuna-7B as language model.",
     ),
     Claim(
         "g",
