@@ -302,7 +302,7 @@ def test_tables_of_canned_results(tmp_path):
     llava = next(line for line in lines if line.startswith("| LLaVA, multilingual data | 5,000 | 3 |"))
     assert llava.count("25.0 ± 5.0") == 7
     assert "| *paper, MMMB: LLaVA w/ multilingual data* | | | *67.0* | *59.1* |" in "\n".join(lines)
-    text = "\n".join(lines)
+    text = " ".join(" ".join(lines).split())
     # Differences 10, 11, 11: mean 10.67, deviation 0.577, half of the interval 4.303 · 0.577 / √3 = 1.43.
     assert "zh pt ar tr ru): +10.7 points (+9.2 to +12.1, 3 seeds; the paper: +10.2): **holds**." in text
     assert "Multilingual data alone help LLaVA a little" in text

@@ -19,7 +19,7 @@ from parrot_runtime.errors import ParrotError
 
 # Seconds on one core of an Intel Xeon, from runs beside other work and so rather too much: a picture drawn, a caption
 # and a conversation learnt, a question answered, an encoder, a step of the large language model, a process started.
-DRAWN, CAPTION, CONVERSATION, QUESTION, ENCODER, LLM_STEP, START = 0.009, 0.02, 0.05, 0.04, 1_620.0, 0.4, 6.0
+DRAWN, CAPTION, CONVERSATION, QUESTION, ENCODER, LLM_STEP, START = 0.009, 0.025, 0.065, 0.025, 1_620.0, 0.4, 6.0
 
 Note = Callable[[str], None]
 

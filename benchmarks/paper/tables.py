@@ -10,6 +10,7 @@ import csv
 import json
 import math
 import statistics
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,7 @@ KINDS = {
 }
 # Student's t, 97.5 %, by degrees of freedom.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+_WIDTH = 120
 HOLDS, NOT, OPEN = "holds", "does not hold", "cannot be told"
 
 Results = Mapping[str, Mapping[int, dict]]
@@ -108,7 +110,15 @@ def document(study: Study) -> str:
     lines = [*_opening(study, results)]
     for claim in CLAIMS:
         lines += _claim(study, claim, results)
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(wrapped for line in lines for wrapped in _wrapped(line)).rstrip() + "\n"
+
+
+def _wrapped(line: str) -> list[str]:
+    """Prose in lines of 120; a table's rows stay whole."""
+    if len(line) <= _WIDTH or line.startswith("|"):
+        return [line]
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _opening(study: Study, results: Results) -> Iterator[str]:
@@ -140,6 +150,7 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
     yield f"Run so far: {made} of {wanted} results, with seed{'s' * (len(seeds) != 1)} {_numbers(seeds)}." + (
         f" Not run with all of them: {', '.join(missing)}." if missing else ""
     )
+    yield ""
     yield "`make paper` runs what is missing and writes this page anew; nothing in it is written by hand."
     yield ""
 

@@ -245,9 +245,11 @@ CLAIMS: tuple[Claim, ...] = (
             Comparison("parrot", "translated-0.1", "Parrot is above LLaVA with translation", OTHERS),
             Comparison("parrot", "translated-0", None, OTHERS),
         ),
-        "The model of English data answers in English. Grammar and word order are always translated right; of the 61 "
-        "words for things, colours, sizes, numbers, places and backgrounds the stated share is wrong or missing, half "
-        "each, another half on the way back. An answer with a missing word stays English.",
+        "The question is put in English and the English answer translated back. Grammar and word order are always "
+        "translated right; of the 61 words for things, colours, sizes, numbers, places and backgrounds the stated "
+        "share is wrong or missing, half each, and as many on the way back. An answer with a missing word stays "
+        "English; one of a single value comes back in its commonest form, since a translator of answers does not see "
+        "with what it has to agree.",
     ),
     Claim(
         "h",
