@@ -6,7 +6,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint unit install clean
+.PHONY: demo test paper lint unit install clean
 
 install: $(VENV)/.installed
 
@@ -20,6 +20,11 @@ demo: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 test: lint unit
+
+# The paper's claims on nano: hours. Cut at any time, it goes on where it was; PAPER="--plan" says what it would do.
+paper: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m parrot_benchmarks.paper $(PAPER)
+	$(BIN)/python -m parrot_benchmarks.paper report
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,12 +1,12 @@
-"""Pretrain nano's small CLIP vision tower with English words alone, as CLIP's own text side was English.
+"""Pretrain nano's small CLIP vision tower, the shipped one with English words alone: CLIP's own text side was English.
 
-Four objectives on pictures of the training split, three of them against one English text side (words → a small
-network):
-- every patch that shows a thing should lie nearest to that thing's English phrase among all phrases of the world,
+Four objectives on pictures of the training split, three of them against one text side (words → a small network). A
+recipe of several languages draws one for each step:
+- every patch that shows a thing should lie nearest to that thing's phrase among all phrases of the world,
   every other patch nearest to its background's word (region–phrase alignment, after GLIP, arXiv 2112.03857);
 - it should lie nearest, among the nine places, to the words for the place of that thing;
 - a patch knows whether a thing's centre falls in it (centerness, after FCOS, arXiv 1904.01355);
-- the class token agrees with the whole English caption, among the captions of the batch (CLIP, arXiv 2103.00020).
+- the class token agrees with the whole caption, among the captions of the batch (CLIP, arXiv 2103.00020).
 The last is asked of the last layer, the others of hidden state −2, the layer that Parrot reads.
 """
 
@@ -27,13 +27,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from parrot_runtime.image import CLIP_MEAN, CLIP_STD, ImageRecipe, preprocess
 from parrot_train.data.cache import to_bytes
-from parrot_train.nano.grammar import GRAMMARS
+from parrot_train.nano.grammar import GRAMMARS, Grammar
 from parrot_train.nano.optimizers import Pace, Rates, schedule
 from parrot_train.nano.scenes import BACKGROUNDS, CELLS, COLOURS, KINDS, SIZES, Group, Scene, scenes
 from parrot_train.nano.write import jpeg
 from parrot_train.workers import map_chunks, seeded_parts
 
-ENGLISH = GRAMMARS["en"]
 THINGS = len(KINDS) * len(COLOURS) * len(SIZES)
 # How far a picture is moved at most: a sixth of a cell, so that its things stay in their places.
 SHIFT = 0.055
@@ -54,6 +53,7 @@ class VisionRecipe:
     batch: int = 64
     rates: Rates = field(default=Rates(1.5e-3, 0.02, 100, weight_decay=0.02))
     seed: int = 1
+    languages: tuple[str, ...] = ("en",)
 
 
 def model_config(recipe: VisionRecipe) -> CLIPVisionConfig:
@@ -69,23 +69,21 @@ def model_config(recipe: VisionRecipe) -> CLIPVisionConfig:
     )
 
 
-# --- the English text side ------------------------------------------------------------------------------------------
-def _phrases() -> list[str]:
-    """Every thing and background in English; a thing's row is ``(kind · colours + colour) · sizes + size``."""
+# --- the text side --------------------------------------------------------------------------------------------------
+def _phrases(g: Grammar) -> list[str]:
+    """Every thing and background in words; a thing's row is ``(kind · colours + colour) · sizes + size``."""
     things = [
-        ENGLISH.phrase(Group(kind, colour, size, (0,)), size=True)
-        for kind in KINDS
-        for colour in COLOURS
-        for size in SIZES
+        g.phrase(Group(kind, colour, size, (0,)), size=True) for kind in KINDS for colour in COLOURS for size in SIZES
     ]
-    return things + [ENGLISH.scenery(background) for background in BACKGROUNDS]
+    return things + [g.scenery(background) for background in BACKGROUNDS]
 
 
 def words(text: str) -> list[str]:
-    return re.findall(r"[a-z]+", text.lower())
+    """The words of a text, of Chinese its characters."""
+    return re.findall(r"[\u4e00-\u9fff]|[^\W\d_\u4e00-\u9fff]+", text.lower())
 
 
-class EnglishWords(nn.Module):
+class Words(nn.Module):
     """Sums of word embeddings through a small network: ``counts [N, words] → [N, width]``, unit length."""
 
     def __init__(self, vocabulary: list[str], width: int) -> None:
@@ -111,11 +109,14 @@ class EnglishWords(nn.Module):
 # --- the pictures ---------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Drawn:
-    """One training picture: uint8 ``[S, S, 3]``, what it shows, and its English caption."""
+    """One training picture: uint8 ``[S, S, 3]``, and what it shows."""
 
     pixels: np.ndarray
     scene: Scene
-    caption: str
+
+    def caption(self, g: Grammar) -> str:
+        """The whole picture in a sentence."""
+        return g.caption(self.scene.groups, self.scene.background)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _draw_parts(parts: Sequence[tuple[str, int]], image_size: int) -> list[Drawn
     drawn = []
     for scene in (each for seed, count in parts for each in islice(scenes("train", seed=seed), count)):
         pixels = to_bytes(preprocess(Image.open(io.BytesIO(jpeg(scene))), recipe), recipe)
-        drawn.append(Drawn(pixels.transpose(1, 2, 0), scene, ENGLISH.caption(scene.groups, scene.background)))
+        drawn.append(Drawn(pixels.transpose(1, 2, 0), scene))
     return drawn
 
 
@@ -209,13 +210,13 @@ def augmented(pictures: list[Drawn], patches: int, random_: np.random.Generator)
 
 # --- training -------------------------------------------------------------------------------------------------------
 class Alignment(nn.Module):
-    """The vision tower, the English text side, and the four losses between them."""
+    """The vision tower, the text side, and the four losses between them."""
 
     def __init__(self, config: CLIPVisionConfig, vocabulary: list[str]) -> None:
         super().__init__()
         width = config.hidden_size
         self.vision = CLIPVisionModel(config)
-        self.text = EnglishWords(vocabulary, width)
+        self.text = Words(vocabulary, width)
         self.norm = nn.LayerNorm(width)
         self.phrase_head = nn.Linear(width, width, bias=False)
         self.place_head = nn.Linear(width, width, bias=False)
@@ -268,18 +269,22 @@ def pretrain(recipe: VisionRecipe, folder: Path, *, workers: int, report: Callab
 
 def train(recipe: VisionRecipe, drawn: list[Drawn], report: Callable[[str], None]) -> Alignment:
     """The steps on those pictures."""
-    phrases, places = _phrases(), [ENGLISH.place(cell) for cell in range(len(CELLS))]
-    texts = [*phrases, *places, *(picture.caption for picture in drawn)]
+    grammars = [GRAMMARS[code] for code in recipe.languages]
+    tables = [(_phrases(g), [g.place(cell) for cell in range(len(CELLS))]) for g in grammars]
+    texts = [text for phrases, places in tables for text in (*phrases, *places)]
+    texts += [picture.caption(g) for g in grammars for picture in drawn]
     model = Alignment(model_config(recipe), sorted({word for text in texts for word in words(text)}))
     report(f"vision tower: {sum(p.numel() for p in model.vision.parameters())} parameters")
-    all_phrases, all_places = model.text.counts(phrases), model.text.counts(places)
+    counted = [(g, *map(model.text.counts, table)) for g, table in zip(grammars, tables, strict=True)]
     pace = Pace(model, recipe.rates)
     random_ = np.random.default_rng(recipe.seed)
     patches = recipe.image_size // recipe.patch_size
     started = time.monotonic()
     for step in range(recipe.steps):
         chosen = [drawn[i] for i in random_.integers(0, len(drawn), recipe.batch)]
-        captions = model.text.counts([picture.caption for picture in chosen])
+        # One language alone draws nothing: the shipped tower's chances stay as they were.
+        g, all_phrases, all_places = counted[random_.integers(len(counted)) if len(counted) > 1 else 0]
+        captions = model.text.counts([picture.caption(g) for picture in chosen])
         with torch.autocast("cpu", torch.bfloat16):
             losses = model(augmented(chosen, patches, random_), all_phrases, all_places, captions)
         losses["loss"].backward()

@@ -282,7 +282,7 @@ def test_views_move_labels_and_pixels_alike():
     assert divmod(int(moved), 9) == (2, 5)
     pixels = np.zeros((90, 90, 3), np.uint8)
     pixels[41:49, 41:49] = 255  # where the cat's centre is
-    batch = augmented([Drawn(pixels, CAT, "")] * 8, 45, np.random.default_rng(3))
+    batch = augmented([Drawn(pixels, CAT)] * 8, 45, np.random.default_rng(3))
     bright = batch.pixels[:, 1] > batch.pixels[:, 1].amax((1, 2), keepdim=True) - 0.5
     found = torch.stack([each.nonzero().float().mean(0) / 2 for each in bright])
     labelled = torch.stack([each.view(45, 45).nonzero()[0] for each in batch.centres])

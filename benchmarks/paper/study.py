@@ -1,0 +1,188 @@
+"""One study: its settings, where its files lie, and the jobs it takes."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from parrot_benchmarks.paper.variants import CLAIMS, VARIANTS, Variant
+from parrot_runtime.errors import InputError
+from parrot_runtime.publish import write_file
+from parrot_train.checkpoint import read_run
+from parrot_train.nano.write import SHARES
+
+# nano's recipe: captions and passes over them, conversations, and stage 2's shares in `SHARES`.
+CAPTIONS, CAPTION_PASSES, CONVERSATIONS = 12_000, 3, 20_000
+STUDY_FILE = "study.json"
+CAPTIONS_PART = "captions"
+QUESTIONS = 820
+"""Of each language in nano's evaluation."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all results of one folder share.
+
+    scale: the fraction of nano's data, and with it of its steps. questions: asked in each language. settings:
+    ``section.key=value`` for every training, over what the variants say.
+    """
+
+    folder: Path
+    scale: float
+    questions: int
+    settings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale <= 1:
+            raise InputError(f"--scale is {self.scale:g}; expected a fraction of nano's steps, above 0 and at most 1")
+
+    def keep(self) -> None:
+        """Write ``study.json``, or check it. Raises InputError for a folder of another study."""
+        mine, path = json.loads(json.dumps(self._kept())), self.folder / STUDY_FILE
+        if not path.is_file():
+            write_file(path, json.dumps(mine, indent=1).encode())
+            return
+        found = json.loads(path.read_text("utf-8"))
+        if found != mine:
+            raise InputError(f"{path}: holds a study with {found}, not {mine}; give another folder with -o")
+
+    def _kept(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "folder"}
+
+    @classmethod
+    def read(cls, folder: Path) -> "Study":
+        """The study of ``folder``. Raises InputError where there is none."""
+        path = folder / STUDY_FILE
+        if not path.is_file():
+            raise InputError(
+                f"{path}: there is no such file; run `python -m parrot_benchmarks.paper -o {folder}` first"
+            )
+        data = json.loads(path.read_text("utf-8"))
+        return cls(folder, data["scale"], data["questions"], tuple(data["settings"]))
+
+    # --- files ------------------------------------------------------------------------------------------------------
+    @property
+    def work(self) -> Path:
+        """Data, weights and logs: what the results do not need."""
+        return self.folder / "work"
+
+    def result(self, variant: str, seed: int) -> Path:
+        """Where the result of a variant and seed is kept."""
+        return self.folder / "results" / f"{variant}.{seed}.json"
+
+    def data(self, seed: int) -> Path:
+        """The pictures and questions of a seed; see `parrot_benchmarks.paper.world`."""
+        return self.work / f"data-{seed}"
+
+    def stage1(self, encoder: str, llm: str, seed: int) -> Path:
+        """The run folder of a stage 1."""
+        return self.work / f"stage1-{encoder}-{llm}-{seed}"
+
+    def count(self, code: str, part: int = 0) -> int:
+        """Conversations in ``part`` of a language; English has a second part for `Variant.more_english` alone."""
+        share = 1 - SHARES["en"] if (code, part) == ("en", 1) else SHARES[code]
+        return max(1, round(CONVERSATIONS * share * self.scale))
+
+    @property
+    def captions(self) -> int:
+        """Captions of stage 1."""
+        return max(1, round(CAPTIONS * self.scale))
+
+    def parts(self, variant: Variant) -> list[tuple[str, int]]:
+        """The data parts, language and number, that a variant's stage 2 reads."""
+        english = [("en", 0), ("en", 1)] if variant.more_english else [("en", 0)]
+        return english + [(code, part) for code in variant.languages for part in range(variant.times)]
+
+
+def part_name(code: str, part: int) -> str:
+    """What the folder and the file of a data part are called."""
+    return f"{code}-{part}"
+
+
+def conversations(study: Study, variant: Variant) -> int:
+    """In a variant's stage 2."""
+    return sum(study.count(*part) for part in study.parts(variant))
+
+
+@dataclass(frozen=True)
+class Job:
+    """The work of one process; ``needs`` are the jobs that come before it.
+
+    ``kind`` is ``questions``, ``data``, ``encoder``, ``llm``, ``stage1`` or ``stage2``; ``what`` a data part, a
+    backbone, two of them, or the variants that one model answers for, joined by ``+``.
+    """
+
+    kind: str
+    what: str
+    seed: int = 0
+    needs: tuple["Job", ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``kind/what/seed``."""
+        return f"{self.kind}/{self.what}/{self.seed}"
+
+
+QUESTIONS_JOB = Job("questions", "nano")
+
+
+def chosen_variants(only: Sequence[str]) -> list[Variant]:
+    """The variants of the claims ``only``, or of all, each once. Raises InputError for an unknown claim."""
+    keys = [claim.key for claim in CLAIMS]
+    for key in only:
+        if key not in keys:
+            raise InputError(f"--only {key}: no such claim; known are {', '.join(keys)}")
+    rows = [name for claim in CLAIMS if not only or claim.key in only for name in claim.rows]
+    return [VARIANTS[name] for name in dict.fromkeys(rows)]
+
+
+def jobs(study: Study, variants: Sequence[Variant], seeds: Iterable[int]) -> list[Job]:
+    """The jobs of all results that are not there yet, each after those it needs.
+
+    They go seed by seed, so that a study that is cut has all claims with fewer seeds.
+    """
+    made: dict[Job, None] = {}
+    for seed in seeds:
+        groups: dict[str, list[Variant]] = {}
+        for variant in variants:
+            if not finished(study, variant, seed):
+                groups.setdefault(json.dumps(variant.training), []).append(variant)
+        for group in groups.values():
+            encoder, llm = group[0].start
+            before = [Job("data", CAPTIONS_PART, seed)]
+            before += [Job("encoder", encoder)] if encoder != "english" else []
+            before += [Job("llm", llm)] if llm != "shipped" else []
+            first = Job("stage1", f"{encoder}+{llm}", seed, tuple(before))
+            parts = [Job("data", part_name(*part), seed) for part in study.parts(group[0])]
+            what = "+".join(variant.name for variant in group)
+            last = Job("stage2", what, seed, (QUESTIONS_JOB, first, *parts))
+            made |= dict.fromkeys((QUESTIONS_JOB, *before, first, *parts, last))
+    return [job for job in made if not done(study, job)]
+
+
+def done(study: Study, job: Job) -> bool:
+    """Whether what later jobs need of ``job`` is there; of a stage 2 only its result counts, which ``jobs`` asks."""
+    if job.kind == "stage1":
+        return (read_run(output(study, job)) or {}).get("status") == "finished"
+    return job.kind != "stage2" and output(study, job).is_dir()
+
+
+def output(study: Study, job: Job) -> Path:
+    """The folder that ``job`` leaves."""
+    if job.kind == "data":
+        return study.data(job.seed) / job.what
+    if job.kind == "stage1":
+        return study.stage1(*job.what.split("+"), job.seed)
+    return study.work / (job.name.replace("/", "-") if job.kind == "stage2" else f"{job.kind}-{job.what}")
+
+
+def finished(study: Study, variant: Variant, seed: int) -> bool:
+    """Whether the result is there. Raises InputError for one of another recipe under this name."""
+    path = study.result(variant.name, seed)
+    if not path.is_file():
+        return False
+    stored = json.loads(path.read_text("utf-8"))["training"]
+    if stored != variant.training:
+        raise InputError(f"{path}: was measured with {stored}, not {variant.training}; remove it, or give another -o")
+    return True
