@@ -82,7 +82,7 @@ def divergence(
 def main(stage1: Path, steps: int, rates: str, rank: int, samples: int, folder: Path) -> None:
     """Train, ask and print; a way whose run is finished is not trained again."""
     click.echo(
-        "| nano, CPU | learns | loss | right letters | peak memory, GiB | weights in a checkpoint, MB | minutes |"
+        "| nano, CPU | learns | loss | right letters | minutes | peak memory, GiB | weights in a checkpoint, MB |"
     )
     click.echo("|---|---:|---:|---:|---:|---:|---:|")
     rounded = []

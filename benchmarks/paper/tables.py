@@ -186,8 +186,8 @@ def _by_language(study: Study, claim: Claim, rows: Sequence[str], results: Resul
         yield f"| {VARIANTS[name].title} | {asked} | {len(by_seed)} | {' | '.join(cells)} |"
         row = published(claim, name)
         if row is not None:
-            paper = [row[code] for code in CODES]
-            yield f"| *paper, {row['benchmark']}: {row['method']}* | | | {' | '.join(f'*{cell}*' for cell in paper)} | |"
+            paper = " | ".join(f"*{row[code]}*" for code in CODES)
+            yield f"| *paper, {row['benchmark']}: {row['method']}* | | | {paper} | |"
     yield ""
 
 
