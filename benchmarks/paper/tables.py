@@ -158,8 +158,8 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"`make paper` trains all of them, at scale {SCALE:g} and with three seeds, and writes this page anew; nothing in "
-        "it is written by hand."
+        f"`make paper` trains all of them, at scale {SCALE:g} and with three seeds, and writes this page anew; nothing "
+        "in it is written by hand."
     )
     yield ""
 
