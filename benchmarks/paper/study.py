@@ -15,6 +15,8 @@ from parrot_train.nano.write import SHARES
 # nano's recipe: captions and passes over them, conversations, and stage 2's shares in `SHARES`.
 CAPTIONS, CAPTION_PASSES, CONVERSATIONS = 12_000, 3, 20_000
 STUDY_FILE = "study.json"
+SCALE = 0.25
+"""With which all claims and three seeds take some hours on two cores."""
 CAPTIONS_PART = "captions"
 QUESTIONS = 820
 """Of each language in nano's evaluation."""

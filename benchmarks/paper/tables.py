@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from parrot_benchmarks.paper.study import QUESTIONS, Study, conversations
+from parrot_benchmarks.paper.study import QUESTIONS, SCALE, Study, conversations
 from parrot_benchmarks.paper.variants import CLAIMS, VARIANTS, Claim, Comparison
 from parrot_evaluation.paper_tables import paper_table
 from parrot_runtime.languages import CODES
@@ -28,7 +28,7 @@ KINDS = {
 }
 # Student's t, 97.5 %, by degrees of freedom.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-_WIDTH = 120
+_WIDTH, _TOO_SMALL = 120, 0.1
 HOLDS, NOT, OPEN = "holds", "does not hold", "cannot be told"
 
 Results = Mapping[str, Mapping[int, dict]]
@@ -139,6 +139,12 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
         "it lies below, and *cannot be told* otherwise, or from one seed."
     )
     yield ""
+    if study.scale < _TOO_SMALL:
+        yield (
+            "**At so small a scale a model has learnt next to nothing: the figures below show that the study runs from "
+            "end to end, and nothing else.**"
+        )
+        yield ""
     if study.settings:
         yield f"Settings of all trainings: {', '.join(f'`{setting}`' for setting in study.settings)}."
         yield ""
@@ -147,7 +153,10 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
         f" Not run with all of them: {', '.join(missing)}." if missing else ""
     )
     yield ""
-    yield "`make paper` runs what is missing and writes this page anew; nothing in it is written by hand."
+    yield (
+        f"`make paper` trains all of them, at scale {SCALE:g} and with three seeds, and writes this page anew; nothing "
+        "in it is written by hand."
+    )
     yield ""
 
 
