@@ -170,6 +170,7 @@ def test_a_model_is_asked_in_english_and_letters_are_left_alone(questions):
         put.extend(batch)
         return ["B" if "\nA. " in question.text else "A red apple." for question in batch]
 
+    assert all(row.kind for row in read[0].rows)  # what a row works out and keeps must not be in the way
     translated = translating(ask, benchmark, read, 0.0, 1)
     rows = [next(row for row in read[1].rows if bool(row.options) == choice) for choice in (True, False)]
     asked = [Question(b"", prompt(row, benchmark), "ru", "") for row in rows]

@@ -10,6 +10,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from parrot_evaluation.tsv import Row
@@ -53,7 +54,7 @@ class Dictionary:
     def question(self, row: Row) -> Row:
         """``row`` of the English file as it is asked: with the words that the dictionary has for the language's."""
         options = {letter: self._read(text) for letter, text in row.options.items()}
-        return Row(**{**vars(row), "question": self._read(row.question), "options": options})
+        return replace(row, question=self._read(row.question), options=options)
 
     def answer(self, text: str) -> str:
         """An answer to an open question, in the language; what is not understood, or has a word missing, as it is."""
