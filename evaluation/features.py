@@ -16,6 +16,7 @@ from parrot_evaluation.runner import select
 from parrot_evaluation.tsv import Row, Table
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import BY_CODE
+from parrot_runtime.manifest import MANIFEST_NAME
 from parrot_runtime.plotting import COLOURS, import_pyplot, native_names
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Points:
 
 def gather(model: Path, benchmark: Benchmark, tables: Sequence[Table], limit: int) -> list[Points]:
     """About ``limit`` questions of each table, seen by the bundle or checkpoint in ``model``. Raises InputError."""
-    read = _bundle(model) if (model / "parrot.json").is_file() else _checkpoint(model)
+    read = _bundle(model) if (model / MANIFEST_NAME).is_file() else _checkpoint(model)
     points = []
     for row in (row for table in tables for row in select(table, benchmark, limit)):
         words, before, after = (each.mean(axis=0) for each in read(row, prompt(row, benchmark)))

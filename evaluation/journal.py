@@ -6,10 +6,10 @@ fingerprint); another model or way of asking has a folder of its own. A line cut
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from parrot_evaluation.tsv import Row
 from parrot_runtime.errors import InputError
@@ -31,6 +31,48 @@ class Entry:
 def fingerprint(row: Row, prompt: str) -> str:
     """16 hexadecimal digits that change with the prompt or the picture of ``row``."""
     return hashlib.sha256(f"{row.language}\0{row.image_id}\0{prompt}".encode()).hexdigest()[:16]
+
+
+E = TypeVar("E")
+
+
+class EntryJournal(LineJournal, Generic[E]):
+    """Entries by their key, a line of JSON each; a context that no other process may hold at the same time.
+
+    ``key`` is an entry's, ``read`` makes an entry of a line's data, and ``what`` is what an error calls one. Of several
+    with one key the last counts.
+    """
+
+    def __init__(
+        self, path: Path, *, busy: str, what: str, key: Callable[[E], str], read: Callable[[dict[str, Any]], E]
+    ) -> None:
+        super().__init__(path, busy=busy)
+        self._what, self._key, self._read_entry = what, key, read
+        self._entries: dict[str, E] = {}
+
+    def get(self, key: str) -> E | None:
+        """The entry of that key, if it is there."""
+        return self._entries.get(key)
+
+    def add(self, entry: E) -> None:
+        """Append an entry; it is kept if the process is killed afterwards."""
+        line = json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False) + "\n"
+        self._append(line.encode("utf-8", "backslashreplace"))
+        self._entries[self._key(entry)] = entry
+
+    def clear(self) -> None:
+        """Forget every entry."""
+        self._clear()
+        self._entries.clear()
+
+    def _take(self, line: bytes, start: int, where: str) -> None:
+        try:
+            entry = self._read_entry(json.loads(line))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"{where}: not {self._what} ({error}); remove the line, or start anew with --force"
+            ) from error
+        self._entries[self._key(entry)] = entry
 
 
 class Journal(LineJournal):

@@ -11,14 +11,14 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from parrot_evaluation.journal import EntryJournal
 from parrot_evaluation.scoring import Sample
 from parrot_runtime.endpoint import Options
 from parrot_runtime.errors import InputError
-from parrot_runtime.journal import LineJournal
 
 OPTIONS = Options("--judge", "--judge-model", "--judge-key-env", "eval")
 MAX_TOKENS = 1024
@@ -142,36 +142,17 @@ class Entry:
     finish: str | None = None
 
 
-class JudgementJournal(LineJournal):
-    """The judgements in ``path``; a context that no other process may hold at the same time."""
+class JudgementJournal(EntryJournal[Entry]):
+    """The judgements in ``path``, by their requests."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, busy="another parrot-eval is writing it; wait for it, or give another -o")
-        self._entries: dict[str, Entry] = {}
-
-    def get(self, key: str) -> Entry | None:
-        """The judgement of a request, if it is there."""
-        return self._entries.get(key)
-
-    def add(self, entry: Entry) -> None:
-        """Append a judgement; it is kept if the process is killed afterwards."""
-        line = json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False) + "\n"
-        self._append(line.encode("utf-8", "backslashreplace"))
-        self._entries[entry.key] = entry
-
-    def clear(self) -> None:
-        """Forget every judgement."""
-        self._clear()
-        self._entries.clear()
-
-    def _take(self, line: bytes, start: int, where: str) -> None:
-        try:
-            entry = Entry(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{where}: not a judgement ({error}); remove the line, or start anew with --force"
-            ) from error
-        self._entries[entry.key] = entry
+        super().__init__(
+            path,
+            busy="another parrot-eval is writing it; wait for it, or give another -o",
+            what="a judgement",
+            key=lambda entry: entry.key,
+            read=lambda data: Entry(**data),
+        )
 
 
 def judge_answers(

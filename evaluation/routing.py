@@ -5,23 +5,20 @@ expert; what is explained is kept, so a run that was cut goes on.
 """
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from parrot_evaluation.benchmarks import Benchmark
-from parrot_evaluation.journal import fingerprint
+from parrot_evaluation.journal import EntryJournal, fingerprint
 from parrot_evaluation.prompts import prompt
 from parrot_evaluation.runner import Progress, select
 from parrot_evaluation.scoring import judge
 from parrot_evaluation.text import normalise
 from parrot_evaluation.tsv import Row, Table
-from parrot_runtime.errors import InputError
-from parrot_runtime.journal import LineJournal
 from parrot_runtime.parrot import Parrot
 
 
@@ -42,38 +39,23 @@ class Routed:
     rest: float
 
 
-class RoutingJournal(LineJournal):
-    """The explained questions in ``path``."""
+class RoutingJournal(EntryJournal[Routed]):
+    """The explained questions in ``path``, by their fingerprints."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, busy="another parrot-eval routing is writing it; wait for it, or give another -o")
-        self._found: dict[str, Routed] = {}
+        super().__init__(
+            path,
+            busy="another parrot-eval routing is writing it; wait for it, or give another -o",
+            what="an explained question",
+            key=lambda routed: routed.sample,
+            read=_routed,
+        )
 
-    def get(self, sample: str) -> Routed | None:
-        """The question of that fingerprint, if it is there."""
-        return self._found.get(sample)
 
-    def add(self, routed: Routed) -> None:
-        """Append a question."""
-        line = json.dumps(asdict(routed), ensure_ascii=False, allow_nan=False) + "\n"
-        self._append(line.encode("utf-8", "backslashreplace"))
-        self._found[routed.sample] = routed
-
-    def clear(self) -> None:
-        """Forget every question."""
-        self._clear()
-        self._found.clear()
-
-    def _take(self, line: bytes, start: int, where: str) -> None:
-        try:
-            data: dict[str, Any] = json.loads(line)
-            words = tuple((text, share) for text, share in data.pop("words"))
-            lists = {name: tuple(data.pop(name)) for name in ("shares", "changes", "without")}
-            routed = Routed(**data, **lists, words=words)
-        except (ValueError, TypeError, KeyError) as error:
-            reason = f"not an explained question ({error})"
-            raise InputError(f"{where}: {reason}; remove the line, or start anew with --force") from error
-        self._found[routed.sample] = routed
+def _routed(data: dict[str, Any]) -> Routed:
+    words = tuple((text, share) for text, share in data.pop("words"))
+    lists = {name: tuple(data.pop(name)) for name in ("shares", "changes", "without")}
+    return Routed(**data, **lists, words=words)
 
 
 def explain_rows(

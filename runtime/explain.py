@@ -85,16 +85,16 @@ class Router:
         self._class_token = math.isqrt(image_tokens - 1) ** 2 == image_tokens - 1
         self._alone: np.ndarray | None = None
 
-    def attention(self, features: np.ndarray, text: np.ndarray) -> np.ndarray:
+    def attention(self, features: np.ndarray, text: np.ndarray, routing: np.ndarray) -> np.ndarray:
         """Eq. 2: pictures ``[n, P, C]`` and words ``[T, C]`` to shares float64 ``[n, T]``. Raises ParrotError when they
-        do not lead to the graph's own routing."""
+        do not lead to the graph's own ``routing`` ``[n, experts]`` of these."""
         words = text.astype(np.float64)
         query = features[:, 0] if self._class_token else features.mean(axis=1, dtype=np.float64)
         scores = query.astype(np.float64) @ words.T / math.sqrt(words.shape[1])
         attention = np.exp(scores - scores.max(axis=1, keepdims=True))
         attention /= attention.sum(axis=1, keepdims=True)
-        for picture, shares in zip(features, attention, strict=True):
-            off = np.abs(self.route(picture, text)[1] - self.route(picture, (shares @ words)[None])[1]).max()
+        for picture, shares, own in zip(features, attention, routing, strict=True):
+            off = np.abs(own - self.route(picture, (shares @ words)[None])[1]).max()
             if off > _NEAR:
                 raise ParrotError(
                     f"the words' shares would route the picture otherwise than the bundle does (by {off:.3f}); its "
@@ -174,8 +174,8 @@ def explain(
     ids, bare_ids = (each.input_ids[each.router_mask] for each in (prompt, bare))
     text, asked = composer.words(prompt), question_among(ids, bare_ids)
     router = Router(backend, features.shape[1])
-    attention = router.attention(features, text)
     visual, routing = (np.stack(parts) for parts in zip(*(router.route(each, text) for each in features), strict=True))
+    attention = router.attention(features, text, routing)
     alone = [router.one_by_one(each, routing.shape[1]) for each in features]
     experts = []
     for number in range(routing.shape[1]):

@@ -91,7 +91,7 @@ def run(
 def report(output: Path, into: Path) -> None:
     """Write the tables of all results that are there.
 
-    Example: python -m parrot_benchmarks.paper report --into /tmp/tables.md
+    Example: python -m parrot_benchmarks.paper report --into tables.md
     """
     from parrot_benchmarks.paper.study import Study
     from parrot_benchmarks.paper.tables import document

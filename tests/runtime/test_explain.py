@@ -103,7 +103,8 @@ def test_a_model_without_a_class_token_asks_with_the_mean():
     rng = np.random.default_rng(6)
     picture, words = rng.standard_normal((9, 8)), rng.standard_normal((11, 8))
     graph = MeanRouter()
-    attention = Router(graph, 9).attention(picture[None], words)
+    router = Router(graph, 9)
+    attention = router.attention(picture[None], words, router.route(picture, words)[1][None])
     np.testing.assert_allclose(attention[0], softmax(picture.mean(axis=0) @ words.T / np.sqrt(8)), atol=1e-6)
     alone = Router(graph, 9).one_by_one(picture, 3)
     np.testing.assert_allclose(alone - picture, np.broadcast_to(graph.parts[:, None], (3, 9, 8)), atol=1e-3)
@@ -112,8 +113,10 @@ def test_a_model_without_a_class_token_asks_with_the_mean():
 def test_a_graph_that_is_not_the_papers_is_not_explained():
     rng = np.random.default_rng(6)
     picture, words = rng.standard_normal((9, 8)), rng.standard_normal((11, 8))
+    other = Router(MeanRouter(query=lambda features: features[3]), 9)
+    routing = other.route(picture, words)[1][None]
     with pytest.raises(ParrotError, match="not that of the paper's"):
-        Router(MeanRouter(query=lambda features: features[3]), 9).attention(picture[None], words)
+        other.attention(picture[None], words, routing)
     with pytest.raises(ParrotError, match="could not be had alone"):
         Router(MeanRouter(alike=True), 9).one_by_one(picture, 3)
 
