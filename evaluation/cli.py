@@ -6,7 +6,7 @@ import click
 
 from parrot_evaluation import show_cli
 from parrot_evaluation.model_options import model_options
-from parrot_evaluation.options import download_options, judge_options
+from parrot_evaluation.options import download_options, judge_options, results_option
 from parrot_evaluation.routing_cli import routing
 from parrot_runtime.command import DefaultGroup, verbose_option
 
@@ -40,14 +40,7 @@ def main() -> None:
 )
 @click.option("--languages", metavar="CODES", help="Some of en,zh,pt,ar,tr,ru [all there is]; nano has es,de too.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="About N questions of each language.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where answers and tables are kept; a run that was cut goes on from there.",
-)
+@results_option
 @click.option("--by-category", is_flag=True, help="Also one table per measure, by category.")
 @click.option(
     "--instruction",

@@ -79,6 +79,37 @@ def download_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return _decorate(with_download, _DOWNLOAD_OPTIONS)
 
 
+def question_options(limit: int, each: str) -> Callable[..., Any]:
+    """``--data``, ``--languages`` and ``--limit`` of a command that asks some of a benchmark's questions; ``limit`` is
+    how many of each language it asks, ``each`` what its help adds to that."""
+    chosen = (
+        click.option("--data", type=click.Path(path_type=Path), help="As for parrot-eval BENCHMARK."),
+        click.option("--languages", metavar="CODES", help="Some of the benchmark's [all]."),
+        click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            default=limit,
+            show_default=True,
+            metavar="N",
+            help=f"About N questions of each language{each}.",
+        ),
+    )
+    return lambda function: _decorate(function, chosen)
+
+
+def results_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``-o``, the folder of all runs, as ``output``."""
+    option = click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("results"),
+        show_default=True,
+        help="Where answers and tables are kept; a run that was cut goes on from there.",
+    )
+    return option(function)
+
+
 def _decorate(function: Callable[..., Any], options: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
     for option in reversed(options):
         function = option(function)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from parrot_evaluation.options import question_options, results_option
 from parrot_runtime.command import ParrotCommand, verbose_option
 from parrot_runtime.publish import write_file
 
@@ -22,24 +23,8 @@ if TYPE_CHECKING:
 @click.option(
     "--model", type=click.Path(path_type=Path), metavar="BUNDLE", help="The bundle. [default: the one parrot-run takes]"
 )
-@click.option("--data", type=click.Path(path_type=Path), help="As for parrot-eval BENCHMARK.")
-@click.option("--languages", metavar="CODES", help="Some of the benchmark's [all].")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="About N questions of each language; each takes an answer per expert.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Where it is kept; a run that was cut goes on from there.",
-)
+@question_options(20, "; each takes an answer per expert")
+@results_option
 @click.option("--force", is_flag=True, help="Explain every question again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 @verbose_option

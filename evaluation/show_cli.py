@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from parrot_evaluation.options import question_options
 from parrot_runtime.command import verbose_option
 
 _PATH = click.Path(path_type=Path)
@@ -160,16 +161,7 @@ def _tell_unwritten(unwritten) -> None:
 @plot.command(epilog="Example: parrot-eval plot tsne bundles/nano-fp16 --limit 40 -o tsne.png")
 @click.argument("model", type=_PATH)
 @click.option("--benchmark", default="nano", show_default=True, help="Whose questions and pictures.")
-@click.option("--data", type=_PATH, help="As for parrot-eval BENCHMARK.")
-@click.option("--languages", metavar="CODES", help="Some of the benchmark's [all].")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=40,
-    show_default=True,
-    metavar="N",
-    help="Questions of each language.",
-)
+@question_options(40, "")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of t-SNE.")
 @click.option("--perplexity", type=click.FloatRange(1), default=30.0, show_default=True, help="Of t-SNE.")
 @_every_plot
