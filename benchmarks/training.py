@@ -5,7 +5,8 @@
 The other scheme, built anew from its description: records are read, tokenised and decoded one by one when they are
 needed; image and text are put together sample by sample, every expert is a product of its own, batches come in random
 order and are padded to their longest; logits are computed for every position. Both schemes start from the same
-weights and see the same batches when their losses are compared, and each its own when their speed is.
+weights and see the same batches when their losses are compared, and each its own when their speed is. A model too large
+to be there twice is one model with ``--shared``: each scheme's steps then go on from the other's.
 
 Prints, as Markdown, tokens that are not padding per second, their ratio, the share of padding, and the largest
 difference of a loss.
@@ -13,7 +14,9 @@ difference of a loss.
 
 import copy
 import itertools
+import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -135,19 +138,20 @@ class Scheme:
     loss: Callable[[ParrotForConditionalGeneration, dict[str, torch.Tensor]], torch.Tensor]
     model: ParrotForConditionalGeneration
     batches: Iterator[dict[str, torch.Tensor]]
+    optimiser: torch.optim.Optimizer
     precision: str
 
-    def __post_init__(self) -> None:
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self._optimiser = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    def loss_of(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of ``batch``, in the products' type."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.loss(self.model, batch)
 
     def step(self, batch: dict[str, torch.Tensor]) -> float:
         """One step of the optimiser; the loss before it."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
-            loss = self.loss(self.model, batch)
+        loss = self.loss_of(batch)
         loss.backward()
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
         return float(loss.detach())
 
     def run(self, steps: int) -> tuple[float, float]:
@@ -157,6 +161,22 @@ class Scheme:
             self.step(batch)
             real, all_ = real + int(batch["lengths"].sum()), all_ + batch["input_ids"].numel()
         return real / (time.perf_counter() - started), 1 - real / all_
+
+
+def _optimiser(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-5, fused=True)
+
+
+def _first(data: Path, limit: int, folder: Path) -> Path:
+    """The first ``limit`` records of ``data``, evenly spread over it, in a file of their own in ``folder``."""
+    records = json.loads(data.read_text("utf-8"))
+    some = records[:: max(1, len(records) // limit)][:limit]
+    for record in some:
+        if "image" in record:
+            record["image"] = str((data.parent / record["image"]).resolve())
+    path = folder / data.name
+    path.write_text(json.dumps(some), encoding="utf-8")
+    return path
 
 
 def _endless(loader: Iterable[dict[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
@@ -178,6 +198,8 @@ def _with_lengths(conversations: Conversations, batch: dict[str, torch.Tensor]) 
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="fp32", show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Processes that load, of each scheme.")
 @click.option("--recompute", is_flag=True, help="Gradient checkpointing, in both.")
+@click.option("--limit", type=click.IntRange(min=1), help="Conversations, evenly from all of the file.  [all]")
+@click.option("--shared", is_flag=True, help="One model and optimiser for both schemes.")
 def main(
     checkpoint: Path,
     data: Path,
@@ -188,12 +210,18 @@ def main(
     precision: str,
     workers: int,
     recompute: bool,
+    limit: int | None,
+    shared: bool,
 ) -> None:
     model = load_checkpoint(checkpoint).train()
     set_trainable(model, 2)
     if recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    if model.model.moe is None:
+        raise click.ClickException(f"{checkpoint}: has no mixture; give a checkpoint of stage 2")
     recipe, tokenizer = image_recipe(model.config), checkpoint / "tokenizer.json"
+    folder = tempfile.TemporaryDirectory()
+    data = _first(data, limit, Path(folder.name)) if limit else data
     conversations = prepare(
         [data],
         DataConfig(image_cache="pixels", workers=workers),
@@ -210,19 +238,23 @@ def main(
     generator = torch.Generator().manual_seed(0)
     order = RandomSampler(records, generator=generator)
     theirs = DataLoader(records, batch, sampler=order, collate_fn=records.collate, num_workers=workers)
-    other = copy.deepcopy(model)
+    other = model if shared else copy.deepcopy(model)
+    optimiser = _optimiser(model)
     if precision == "bf16":
         use_short_attention(model.model.language_model)  # as parrot-train does on a CPU
     schemes = {
         "parrot-train": Scheme(
-            our_loss, model, (_with_lengths(conversations, each) for each in _endless(ours)), precision
+            our_loss, model, (_with_lengths(conversations, each) for each in _endless(ours)), optimiser, precision
         ),
-        "sample by sample": Scheme(per_sample_loss, other, _endless(theirs), precision),
+        "sample by sample": Scheme(
+            per_sample_loss, other, _endless(theirs), optimiser if shared else _optimiser(other), precision
+        ),
     }
     apart = 0.0
     first = schemes["parrot-train"].batches
     for each in itertools.islice(first, compared):
-        losses = [scheme.step(each) for scheme in schemes.values()]
+        # One model's first step would change what the second sees: its losses are compared without a step.
+        losses = [float(scheme.loss_of(each).detach()) if shared else scheme.step(each) for scheme in schemes.values()]
         apart = max(apart, abs(losses[0] - losses[1]))
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in schemes}
     for _ in range(rounds):
