@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from small_records import record, write_data
+from small_records import further_records, record, write_data
 from wide_heads import write_wide_heads
 
 from parrot_export.bundle import ExportRequest, export
@@ -25,24 +25,7 @@ from parrot_train.model.moe import with_more_experts
 from parrot_train.recipe import image_recipe
 from parrot_train.trainer import ParrotTrainer
 
-ASKED = {
-    "es": ("¿Qué hay en la imagen?", "Un cuadrado rojo."),
-    "de": ("Was ist auf dem Bild?", "Ein rotes Quadrat."),
-}
 LANGUAGES = "extend.languages=[es, de]"
-
-
-def further_records(*codes, count=24):
-    """Good records in turn in each of ``codes``; as in ``record``, one in five has no picture."""
-    records = []
-    for number in range(count):
-        item = record(number)
-        code = codes[number % len(codes)]
-        question, answer = ASKED[code]
-        turns = [("human", ("<image>\n" if "image" in item else "") + question), ("gpt", answer)]
-        item |= {"language": code, "conversations": [{"from": who, "value": text} for who, text in turns]}
-        records.append(item)
-    return records
 
 
 @pytest.fixture

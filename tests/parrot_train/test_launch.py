@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_records import held_out_records, write_data
+from small_records import further_records, held_out_records, write_data
 from wide_heads import write_wide_heads
 
 from parrot_train import checkpoint
@@ -53,13 +53,14 @@ class Workshop:
         self.folder = folder
         llm = write_wide_heads(folder / "llm", backbones.tokenizer)
         data = write_data(folder / "data", count=RECORDS)
+        further = write_data(folder / "data", further_records("es", "de"), name="further.json")
         heldout = write_data(folder / "data", held_out_records(), name="heldout.json")
         self.config = folder / "tiny.yaml"
         self.config.write_text(
             f"name: nano\nbackbones: {{vision: {backbones.vision}, llm: {llm}}}\n"
             f"data: {{workers: 0, max_length: 128, image_cache: pixels, stage1: [{data}], stage2: [{data}], "
-            f"heldout: [{heldout}]}}\n"
-            f"stage1: {STAGE}\nstage2: {STAGE}\n"
+            f"extend: [{further}], heldout: [{heldout}]}}\n"
+            f"stage1: {STAGE}\nstage2: {STAGE}\nextend: {STAGE}\n"
         )
 
     def alone(self, stage, output, *overrides, **request):
@@ -69,7 +70,7 @@ class Workshop:
         return self.folder / output
 
     def start(self, launcher, stage, output, *options):
-        command = [sys.executable, "-m", *LAUNCHERS[launcher], "parrot_train", f"stage{stage}"]
+        command = [sys.executable, "-m", *LAUNCHERS[launcher], "parrot_train", stage if stage == "extend" else f"stage{stage}"]
         command += ["--config", self.config, "-o", self.folder / output, *options]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.Popen(
@@ -176,6 +177,25 @@ def test_without_deepspeed_two_ranks_learn_the_same(workshop, launched):
     assert found.keys() == expected.keys()
     assert all(torch.allclose(found[name], tensor, rtol=0, atol=1e-5) for name, tensor in expected.items())
     assert checkpoint.read_run(run)["parallel"] == {"ranks": 2, "zero": 0, "offload": "none"}
+
+
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_two_ranks_extend_as_one_process_does(workshop, launched, zero):
+    """Old experts keep every bit, however the ranks share them out: their gradient is zero before it is cut up."""
+    run, languages = workshop.folder / f"zero{zero}/extend", ("--set", f"extend.zero={zero}", "--languages", "es,de")
+    alone = workshop.folder / "alone/extend"
+    if not alone.exists():
+        workshop.alone("extend", alone, "extend.languages=[es, de]", source=launched[1])
+    workshop.launch("torchrun", "extend", run, "--from", launched[1], *languages)
+    old, expected, found = weights(launched[1]), weights(alone), weights(run)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=0, atol=1e-5), name
+        kept = slice(len(old[name])) if ".moe." in name else ...
+        assert torch.equal(found[name][kept], old[name]), name
+    mixture = next(name for name in found if ".moe.experts" in name)
+    assert len(found[mixture]) == len(old[mixture]) + 2
+    assert checkpoint.read_run(run)["parallel"]["zero"] == zero
 
 
 def test_a_launched_run_is_an_ordinary_one(launched):

@@ -12,6 +12,10 @@ TEXTS = {
     "zh": ("图里有什么？", "一个红色的方块。"),
     "tr": ("Görselde ne var?", "Kırmızı bir kare."),
 }
+FURTHER = {
+    "es": ("¿Qué hay en la imagen?", "Un cuadrado rojo."),
+    "de": ("Was ist auf dem Bild?", "Ein rotes Quadrat."),
+}
 
 
 def record(number: int, **changes) -> dict:
@@ -51,6 +55,19 @@ def held_out_records(count=20):
             answer = "B" if number != 5 else "Blue."
             question = ASKED[item["language"]]
             item["conversations"] += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        records.append(item)
+    return records
+
+
+def further_records(*codes, count=24):
+    """Good records in turn in each of ``codes``; as in ``record``, one in five has no picture."""
+    records = []
+    for number in range(count):
+        item = record(number)
+        code = codes[number % len(codes)]
+        question, answer = FURTHER[code]
+        turns = [("human", ("<image>\n" if "image" in item else "") + question), ("gpt", answer)]
+        item |= {"language": code, "conversations": [{"from": who, "value": text} for who, text in turns]}
         records.append(item)
     return records
 
