@@ -5,7 +5,6 @@ folder get its name; until then the final path holds the old bundle whole, or no
 published bundle, built last: one that cannot be built takes no verified bundle away.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from parrot_export.checkpoint import Checkpoint, files_of_types, open_checkpoint
 from parrot_export.choice import Choice, choose
 from parrot_export.description import model_dims, new_manifest
 from parrot_export.hashing import Hashes
+from parrot_export.judging import asking_for, judge, kept_costs, questions_for, search, write_frontier
 from parrot_export.parts import author_parts, write_parts
 from parrot_export.progress import Progress, no_progress
 from parrot_export.request import ExportRequest
@@ -38,12 +38,8 @@ from parrot_runtime.manifest import (
 from parrot_runtime.publish import publish_directory
 
 if TYPE_CHECKING:
-    from parrot_export.conversations import Conversation
     from parrot_export.engines.cache import Engines
-    from parrot_export.gate import Budget
-    from parrot_export.mixed.auto import Found
     from parrot_export.reference import Reference
-    from parrot_export.samples import Asking
 
 BUNDLES = Path("bundles")
 CARD_NAME = "README.md"
@@ -84,12 +80,12 @@ def export(
         checkpoint = open_checkpoint(source, request.vision_tower)
         dims = model_dims(checkpoint, _max_len(checkpoint, request.max_len))
         scales = read_scales(request.calibration, checkpoint) if request.calibration else None
-        asking, found = _asking(request, checkpoint, scales, dims.max_len, note), None
+        asking, found = asking_for(request, checkpoint, scales, dims.max_len, note), None
         if request.mixed:
-            found = _search(request, scales, asking, dims, (name, output, folder), progress)
+            found = search(request, scales, asking, dims, (name, output, folder), progress)
             choice, calibrated = found.plan.choice, found.plan.calibrated
         else:
-            questions = _gate_questions(request, asking)
+            questions = questions_for(request, asking)
             choice, calibrated = _rounding(request, checkpoint, scales, choice)
         unknown = choice.tensorrt is not None and choice.tensorrt.rounds_activations and calibrated is None
         reference = _reference(checkpoint, dims, progress) if request.verify else None
@@ -109,15 +105,15 @@ def export(
                 _require_same(files, found.plan.files)
                 manifest = replace(manifest, verification=manifest.verification | {"gate": found.plan.gate})
             elif request.gated:
-                gate = _gate(folder, manifest, checkpoint, questions, request.budget, progress)
+                gate = judge(folder, manifest, checkpoint, questions, request.budget, progress)
                 manifest = replace(manifest, verification=manifest.verification | {"gate": gate})
         manifest = replace(manifest, verification=manifest.verification | calibrated.note)
         (folder / CARD_NAME).write_text(model_card(manifest, checkpoint.recipe.training), encoding="utf-8")
-        files |= {CARD_NAME: record_file(folder / CARD_NAME)} | _write_frontier(folder, found, note)
+        files |= {CARD_NAME: record_file(folder / CARD_NAME)} | write_frontier(folder, found, note)
         manifest = replace(manifest, files=dict(sorted(files.items())))
         (folder / MANIFEST_NAME).write_text(to_json(manifest), encoding="utf-8")
     if found:
-        _kept_costs(output).unlink(missing_ok=True)
+        kept_costs(output).unlink(missing_ok=True)
     _build(output, choice, request.max_batch, progress, note, built)
     return output, manifest
 
@@ -204,73 +200,6 @@ def _ranges(checkpoint: Checkpoint, folder: Path, progress: Progress) -> dict[st
         return sample_ranges(checkpoint, Path(scratch), progress)
 
 
-def _asking(
-    request: ExportRequest, checkpoint: Checkpoint, scales: Scales | None, longest: int, note: Callable[[str], None]
-) -> "Asking":
-    """Whose questions the gate and a search put, without those that were calibrated on."""
-    from parrot_export.conversations import place
-    from parrot_export.samples import Asking
-
-    asking = Asking(checkpoint, request.gate_data, longest, note)
-    if scales is None:
-        return asking
-    return replace(asking, languages=scales.record.languages, seen=frozenset(map(place, scales.record.samples)))
-
-
-def _gate_questions(request: ExportRequest, asking: "Asking") -> list["Conversation"]:
-    """What the gate will ask, known before anything is computed; nothing where there is none."""
-    if not request.gated:
-        return []
-    from parrot_export.gate import SAMPLES, too_few
-    from parrot_export.samples import gate_questions
-
-    questions = gate_questions(asking, request.gate_samples or SAMPLES)
-    for line in too_few(questions, request.budget):
-        asking.note(line)
-    return questions
-
-
-def _search(
-    request: ExportRequest,
-    scales: Scales | None,
-    asking: "Asking",
-    dims: ModelDims,
-    places: tuple[str, Path, Path],
-    progress: Progress,
-) -> "Found":
-    """The mixed plan within the budget. ``places``: the bundle's name, its path, its folder while it is written.
-
-    Raises OverBudget where there is none.
-    """
-    from parrot_export.mixed.auto import AutoSearch
-    from parrot_export.mixed.sensitivity import SAMPLES
-    from parrot_export.samples import search_questions
-
-    name, output, folder = places
-    searched = search_questions(asking, request.search_samples or SAMPLES)
-    seen = asking.seen | {one.place for one in searched}
-    return AutoSearch(
-        checkpoint=asking.checkpoint,
-        scales=scales,
-        dims=dims,
-        name=name,
-        budget=request.budget,
-        questions=_gate_questions(request, replace(asking, seen=seen)),
-        searched=searched,
-        scratch=folder,
-        cache=_kept_costs(output),
-        embedding_bits=request.embedding_bits,
-        head_bits=request.lm_head_bits,
-        progress=progress,
-        note=asking.note,
-    ).run()
-
-
-def _kept_costs(output: Path) -> Path:
-    """Where a search keeps what it measured, should it be cut or find nothing."""
-    return output.parent / f".{output.name}.auto"
-
-
 def _rounding(
     request: ExportRequest, checkpoint: Checkpoint, scales: Scales | None, choice: Choice
 ) -> tuple[Choice, Calibrated | None]:
@@ -284,38 +213,6 @@ def _require_same(files: dict[str, FileRecord], measured: dict[str, FileRecord])
     """Raise ParrotError unless ``files`` are those that a search has measured."""
     if files != measured:
         raise ParrotError("the files are not those of the plan that was measured; export again, and report this")
-
-
-def _write_frontier(folder: Path, found: "Found | None", note: Callable[[str], None]) -> dict[str, FileRecord]:
-    """The frontier as data and as a plot, below ``folder``; their records."""
-    if found is None:
-        return {}
-    from parrot_export.mixed.frontier import FRONTIER_JSON, FRONTIER_PLOT, plot
-
-    text = json.dumps(found.frontier, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    (folder / FRONTIER_JSON).write_text(text, encoding="utf-8")
-    names = [FRONTIER_JSON]
-    if plot(found.frontier, folder / FRONTIER_PLOT):
-        names.append(FRONTIER_PLOT)
-    else:
-        note(f"matplotlib is not installed, so there is no {FRONTIER_PLOT}; `pip install 'parrot-edge[plots]'`")
-    return {name: record_file(folder / name) for name in names}
-
-
-def _gate(
-    folder: Path,
-    manifest: Manifest,
-    checkpoint: Checkpoint,
-    questions: list["Conversation"],
-    budget: "Budget",
-    progress: Progress,
-) -> dict[str, Any]:
-    """What rounding costs each language; see ``parrot_export.gate``."""
-    from parrot_export.float32 import Float32
-    from parrot_export.gate import measure_gate
-
-    with progress("Measuring every language", len(questions)) as advance:
-        return measure_gate(folder, manifest, Float32(checkpoint.load_model()), questions, budget, advance)
 
 
 def _check_graphs(folder: Path, manifest: Manifest) -> None:
