@@ -285,7 +285,7 @@ def canned(name: str, seed: int, right: dict[str, int]) -> dict:
 
 
 def write(where: Study, *results: dict) -> None:
-    (where.folder / "results").mkdir(exist_ok=True)
+    (where.folder / "results").mkdir(parents=True, exist_ok=True)
     where.keep()
     for result in results:
         where.result(result["variant"], result["seed"]).write_text(json.dumps(result))
@@ -311,6 +311,30 @@ def test_tables_of_canned_results(tmp_path):
     assert "Not run with all of them: " in text
     assert "## d. More data per language" in text
     assert "- Three times the data are better (*3 times the data* less *Parrot*, zh pt ar tr ru): not run." in text
+
+
+def test_results_made_elsewhere_are_taken_and_not_made_again(tmp_path):
+    mine, here = study(tmp_path / "mine"), study(tmp_path / "here")
+    write(mine, canned("llava", 1, {"tr": 20}), canned("parrot", 1, {"tr": 30}))
+    write(here, canned("parrot", 1, {"tr": 31}))
+    invoke = CliRunner().invoke
+    done = invoke(main, ["report", "-o", str(mine.folder), "--into", str(tmp_path / "report.md")])
+    assert done.exit_code == 0, done.output
+    figures = str(tmp_path / "report.json")
+    request = ["-o", str(here.folder), "--questions", "100", "--only", "a", "--seeds", "1", "--plan", "--take", figures]
+    done = invoke(main, request)
+    assert done.exit_code == 0, done.output
+    assert "report.json: 1 results taken" in done.output
+    assert "stage2/llava-english" in done.output
+    assert "stage2/llava/1" not in done.output
+    found = tables.results_of(here)
+    assert tables.share(found["llava"][1], ["tr"]) == tables.share(canned("llava", 1, {"tr": 20}), ["tr"])
+    assert tables.share(found["parrot"][1], ["tr"]) == (31.0, 100)  # what is here already stays
+    other = invoke(main, [*request, "-o", str(tmp_path / "other"), "--scale", "0.5"])
+    assert other.exit_code == 2
+    assert "is of a study with" in other.stderr
+    (tmp_path / "none.json").write_text("[]")
+    assert invoke(main, [*request[:-1], str(tmp_path / "none.json")]).exit_code == 2
 
 
 def test_verdicts_need_seeds_that_agree(tmp_path):

@@ -49,6 +49,11 @@ def main() -> None:
 @click.option(
     "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting of all trainings."
 )
+@click.option(
+    "--take",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A report's .json: results made elsewhere, which are not made again.",
+)
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
 @verbose_option
 def run(
@@ -59,6 +64,7 @@ def run(
     questions: int,
     workers: int | None,
     settings: tuple[str, ...],
+    take: Path | None,
     plan_only: bool,
 ) -> None:
     """Train, ask, keep.
@@ -70,6 +76,9 @@ def run(
     from parrot_train.workers import core_count
 
     study, workers = Study(output, scale, questions, settings), workers or core_count()
+    if take:
+        study.keep()
+        click.echo(f"{take}: {study.take(take)} results taken", err=True)
     waiting = jobs(study, chosen_variants(only), range(1, seeds + 1))
     lines = runner.plan(study, waiting, workers=workers)
     if plan_only:
@@ -89,18 +98,19 @@ def run(
 @click.option("--into", type=click.Path(path_type=Path, dir_okay=False), default=_REPORT, show_default=True)
 @verbose_option
 def report(output: Path, into: Path) -> None:
-    """Write the tables of all results that are there.
+    """Write the tables of all results that are there, and beside them their figures as JSON.
 
     Example: python -m parrot_benchmarks.paper report --into tables.md
     """
     from parrot_benchmarks.paper.study import Study
-    from parrot_benchmarks.paper.tables import document
+    from parrot_benchmarks.paper.tables import document, figures
     from parrot_runtime.publish import write_file
 
     study = Study.read(output)
     if not any((output / "results").glob("*.json")):
         raise InputError(f"{output}: holds no results yet; run `python -m parrot_benchmarks.paper -o {output}` first")
     write_file(into, document(study).encode())
+    write_file(into.with_suffix(".json"), figures(study).encode())
     click.echo(into)
 
 

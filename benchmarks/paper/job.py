@@ -19,7 +19,6 @@ import click
 from parrot_benchmarks.paper.study import CAPTION_PASSES, CAPTIONS_PART, QUESTIONS_JOB, Job, Study, output, part_name
 from parrot_benchmarks.paper.variants import VARIANTS, Variant
 from parrot_runtime.errors import ParrotError
-from parrot_runtime.publish import write_file
 from parrot_train.nano.write import ensure_evaluation
 
 SAVE_STEPS = 50
@@ -114,7 +113,7 @@ def _stage2(variants: list[Variant], study: Study, seed: int, folder: Path) -> N
                 "loss": note["loss"],
                 "cells": found,
             }
-            write_file(study.result(variant.name, seed), (json.dumps(result, indent=1) + "\n").encode())
+            study.keep_result(result)
     shutil.rmtree(folder)
 
 

@@ -1,7 +1,7 @@
 """One study: its settings, where its files lie, and the jobs it takes."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Study:
 
     def keep(self) -> None:
         """Write ``study.json``, or check it. Raises InputError for a folder of another study."""
-        mine, path = json.loads(json.dumps(self._kept())), self.folder / STUDY_FILE
+        mine, path = self.settled, self.folder / STUDY_FILE
         if not path.is_file():
             write_file(path, json.dumps(mine, indent=1).encode())
             return
@@ -49,8 +49,22 @@ class Study:
         if found != mine:
             raise InputError(f"{path}: holds a study with {found}, not {mine}; give another folder with -o")
 
-    def _kept(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "folder"}
+    def take(self, figures: Path) -> int:
+        """Keep the results of ``figures``, which a report left, that are not here; how many those were.
+
+        Raises InputError where they are of another study.
+        """
+        try:
+            told = json.loads(figures.read_text("utf-8"))
+            other, results = told["study"], told["results"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{figures}: expected the .json that lies beside a report ({error})") from error
+        if other != self.settled:
+            raise InputError(f"{figures}: is of a study with {other}, not {self.settled}")
+        new = [result for result in results if not self.result(result["variant"], result["seed"]).is_file()]
+        for result in new:
+            self.keep_result(result)
+        return len(new)
 
     @classmethod
     def read(cls, folder: Path) -> "Study":
@@ -65,6 +79,11 @@ class Study:
 
     # --- files ------------------------------------------------------------------------------------------------------
     @property
+    def settled(self) -> dict[str, Any]:
+        """What two sets of results must share to be compared."""
+        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name != "folder"}))
+
+    @property
     def work(self) -> Path:
         """Data, weights and logs: what the results do not need."""
         return self.folder / "work"
@@ -72,6 +91,11 @@ class Study:
     def result(self, variant: str, seed: int) -> Path:
         """Where the result of a variant and seed is kept."""
         return self.folder / "results" / f"{variant}.{seed}.json"
+
+    def keep_result(self, result: Mapping[str, Any]) -> None:
+        """Write one result to its place."""
+        text = json.dumps(result, indent=1) + "\n"
+        write_file(self.result(result["variant"], result["seed"]), text.encode())
 
     def data(self, seed: int) -> Path:
         """The pictures and questions of a seed; see `parrot_benchmarks.paper.world`."""

@@ -109,6 +109,16 @@ def document(study: Study) -> str:
     return "\n".join(wrapped for line in lines for wrapped in _wrapped(line)).rstrip() + "\n"
 
 
+def figures(study: Study) -> str:
+    """What the report stands on, as JSON of a line per result: the study, and its results without their categories."""
+    results = [
+        json.dumps(result | {"cells": [cell for cell in result["cells"] if cell["level"] == "all"]})
+        for by_seed in results_of(study).values()
+        for _, result in sorted(by_seed.items())
+    ]
+    return f'{{"study": {json.dumps(study.settled)},\n"results": [\n' + ",\n".join(results) + "\n]}\n"
+
+
 def _wrapped(line: str) -> list[str]:
     """Prose in lines of 120; a table's rows stay whole."""
     if len(line) <= _WIDTH or line.startswith("|"):
@@ -132,11 +142,12 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
     yield ""
     yield (
         f"Scale {study.scale:g}: that fraction of nano's captions and conversations, and so of its steps, in every row "
-        f"of every table. Seeds decide pictures, questions, new weights and the order of the data. All models answer "
-        f"the same held-out questions, {min(study.questions, QUESTIONS)} or a few more in each language. A figure is "
-        "per cent right, the mean over seeds ± their standard deviation. Two variants are compared seed by seed; a "
-        "statement *holds* where Student's 95 % interval of the mean difference lies above zero, *does not hold* where "
-        "it lies below, and *cannot be told* otherwise, or from one seed."
+        "of every table; products are in float32, where nano's recipe has bfloat16. Seeds decide pictures, questions, "
+        "new weights and the order of the data. All models answer the same held-out questions, "
+        f"{min(study.questions, QUESTIONS)} or a few more in each language. A figure is per cent right, the mean over "
+        "seeds ± their standard deviation. Two variants are compared seed by seed; a statement *holds* where Student's "
+        "95 % interval of the mean difference lies above zero, *does not hold* where it lies below, and *cannot be "
+        "told* otherwise, or from one seed."
     )
     yield ""
     if study.scale < _TOO_SMALL:

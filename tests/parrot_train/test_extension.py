@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from small_records import further_records, record, write_data
+from small_records import FURTHER, further_records, write_data
 from wide_heads import write_wide_heads
 
 from parrot_export.bundle import ExportRequest, export
@@ -274,6 +274,6 @@ def test_what_was_extended_is_exported_and_answers(train, further, wide_heads, t
     assert "Spanish" in card
     assert "| de | 12 |" in card
     parrot = Parrot.load(folder, threads=1)
-    answer = parrot.ask(tmp_path / "data" / "pictures" / "3.png", ASKED["es"][0], max_new_tokens=3)
+    answer = parrot.ask(tmp_path / "data" / "pictures" / "3.png", FURTHER["es"][0], max_new_tokens=3)
     assert len(answer.routing[0]) == 8
     assert sum(answer.routing[0]) == pytest.approx(1, abs=1e-5)

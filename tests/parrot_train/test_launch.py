@@ -70,7 +70,13 @@ class Workshop:
         return self.folder / output
 
     def start(self, launcher, stage, output, *options):
-        command = [sys.executable, "-m", *LAUNCHERS[launcher], "parrot_train", stage if stage == "extend" else f"stage{stage}"]
+        command = [
+            sys.executable,
+            "-m",
+            *LAUNCHERS[launcher],
+            "parrot_train",
+            stage if stage == "extend" else f"stage{stage}",
+        ]
         command += ["--config", self.config, "-o", self.folder / output, *options]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.Popen(
@@ -104,8 +110,8 @@ def alone(workshop):
 @pytest.fixture(scope="session")
 def launched(workshop):
     """Both stages on two ranks, ZeRO 2 and then 3, which is the default; the second as it was said and warned."""
-    workshop.launch("torchrun", 1, "two/stage1")
-    said = workshop.launch("torchrun", 2, "two/stage2", "--from", workshop.folder / "two/stage1")
+    workshop.launch("torchrun", "stage1", "two/stage1")
+    said = workshop.launch("torchrun", "stage2", "two/stage2", "--from", workshop.folder / "two/stage1")
     return workshop.folder / "two/stage1", workshop.folder / "two/stage2", said
 
 
@@ -172,7 +178,7 @@ def test_two_ranks_learn_what_one_process_learns(alone, launched):
 def test_without_deepspeed_two_ranks_learn_the_same(workshop, launched):
     """Plain data parallelism. Found: 8e-7 apart."""
     run = workshop.folder / "plain/stage2"
-    workshop.launch("torchrun", 2, run, "--from", launched[0], "--set", "stage2.zero=0")
+    workshop.launch("torchrun", "stage2", run, "--from", launched[0], "--set", "stage2.zero=0")
     expected, found = weights(launched[1]), weights(run)
     assert found.keys() == expected.keys()
     assert all(torch.allclose(found[name], tensor, rtol=0, atol=1e-5) for name, tensor in expected.items())
@@ -224,7 +230,7 @@ def test_what_ran_on_two_ranks_is_exported(launched, tmp_path):
 def test_a_run_that_was_hit_again_and_again_ends_with_the_same_bits(workshop, launched):
     """Under all three launchers in turn: a rank killed, a checkpoint spoilt, a full disk; then it is let finish."""
     run, options = workshop.folder / "hit/stage2", ("--from", launched[0])
-    process = workshop.start("deepspeed", 2, run, *options)
+    process = workshop.start("deepspeed", "stage2", run, *options)
     when(lambda: len(checkpoint.checkpoints(run)) >= 2, process)
     began = time.monotonic()
     rank(process, 1).kill()
@@ -239,7 +245,7 @@ def test_a_run_that_was_hit_again_and_again_ends_with_the_same_bits(workshop, la
     newest, older = checkpoint.checkpoints(run)[:2]
     spoilt = max(newest.rglob("*_optim_states.pt"))
     spoilt.write_bytes(spoilt.read_bytes()[:-50])
-    process = workshop.start("torchrun", 2, run, *options, "--resume")
+    process = workshop.start("torchrun", "stage2", run, *options, "--resume")
     when(lambda: rank(process, 1), process)
     resource.prlimit(rank(process, 1).pid, resource.RLIMIT_FSIZE, (1000, 1000))  # no file of it may be longer
     errors = process.communicate(timeout=300)[1]
@@ -252,7 +258,7 @@ def test_a_run_that_was_hit_again_and_again_ends_with_the_same_bits(workshop, la
     assert "cannot be written" in checkpoint.read_run(run)["error"]
     assert checkpoint.last_good_checkpoint(run)[0] == older
 
-    workshop.launch("accelerate", 2, run, *options, "--resume")
+    workshop.launch("accelerate", "stage2", run, *options, "--resume")
     assert checkpoint.read_run(run)["status"] == "finished"
     assert same_bits(run, launched[1])
     assert [line["step"] for line in history(run)] == list(range(1, STEPS + 1))
@@ -262,9 +268,11 @@ def test_a_signal_to_one_rank_saves_and_stops_all(workshop):
     """And while they run, a second run on the folder is refused by all its ranks, with one line."""
     run = workshop.folder / "stopped/stage1"
     settings = ("stage1.epochs=2000", "stage1.save_steps=100000", "stage1.offload=optimizer")
-    process = workshop.start("torchrun", 1, run, *(argument for each in settings for argument in ("--set", each)))
+    process = workshop.start(
+        "torchrun", "stage1", run, *(argument for each in settings for argument in ("--set", each))
+    )
     when((run / "log.jsonl").exists, process)
-    second = workshop.start("torchrun", 1, run, "--resume")
+    second = workshop.start("torchrun", "stage1", run, "--resume")
     errors = second.communicate(timeout=300)[1]
     assert second.returncode != 0
     assert len(said_by_parrot(errors)) == 1
