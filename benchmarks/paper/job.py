@@ -61,9 +61,6 @@ def overrides(study: Study, variant: Variant, seed: int) -> list[str]:
         "stage1.epochs": CAPTION_PASSES,
         "stage1.seed": seed,
         "stage2.seed": seed,
-        # One precision on every machine: whether bfloat16 is the faster one depends on the processor.
-        "stage1.precision": "fp32",
-        "stage2.precision": "fp32",
         "stage1.save_steps": SAVE_STEPS,
         "stage2.save_steps": SAVE_STEPS,
     }

@@ -142,7 +142,7 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
     yield ""
     yield (
         f"Scale {study.scale:g}: that fraction of nano's captions and conversations, and so of its steps, in every row "
-        "of every table; products are in float32, where nano's recipe has bfloat16. Seeds decide pictures, questions, "
+        "of every table. Seeds decide pictures, questions, "
         "new weights and the order of the data. All models answer the same held-out questions, "
         f"{min(study.questions, QUESTIONS)} or a few more in each language. A figure is per cent right, the mean over "
         "seeds ± their standard deviation. Two variants are compared seed by seed; a statement *holds* where Student's "

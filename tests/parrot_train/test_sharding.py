@@ -73,7 +73,7 @@ def test_settings_that_contradict_each_other(overrides, words):
 def test_a_file_of_ones_own(tmp_path):
     path = tmp_path / "own.json"
     path.write_text(json.dumps({"zero_optimization": {"stage": 1}, "train_batch_size": "auto", "wall_clock": True}))
-    config = load_config("nano", [f"stage2.deepspeed={path}"]).stage2
+    config = load_config("nano", [f"stage2.deepspeed={path}", "stage2.precision=bf16"]).stage2
     asked = deepspeed_settings(config, "stage2")
     assert (asked["zero_optimization"]["stage"], asked["wall_clock"], asked["bf16"]) == (1, True, {"enabled": True})
     before = describe(config, 2)
