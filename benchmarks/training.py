@@ -220,8 +220,8 @@ def main(
     if model.model.moe is None:
         raise click.ClickException(f"{checkpoint}: has no mixture; give a checkpoint of stage 2")
     recipe, tokenizer = image_recipe(model.config), checkpoint / "tokenizer.json"
-    folder = tempfile.TemporaryDirectory()
-    data = _first(data, limit, Path(folder.name)) if limit else data
+    if limit:
+        data = _first(data, limit, Path(click.get_current_context().with_resource(tempfile.TemporaryDirectory())))
     conversations = prepare(
         [data],
         DataConfig(image_cache="pixels", workers=workers),
