@@ -70,13 +70,7 @@ class Workshop:
         return self.folder / output
 
     def start(self, launcher, stage, output, *options):
-        command = [
-            sys.executable,
-            "-m",
-            *LAUNCHERS[launcher],
-            "parrot_train",
-            stage if stage == "extend" else f"stage{stage}",
-        ]
+        command = [sys.executable, "-m", *LAUNCHERS[launcher], "parrot_train", stage]
         command += ["--config", self.config, "-o", self.folder / output, *options]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.Popen(
