@@ -39,6 +39,11 @@ class Study:
         if not 0 < self.scale <= 1:
             raise InputError(f"--scale is {self.scale:g}; expected a fraction of nano's steps, above 0 and at most 1")
 
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What two sets of results must share to be compared."""
+        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name != "folder"}))
+
     def keep(self) -> None:
         """Write ``study.json``, or check it. Raises InputError for a folder of another study."""
         mine, path = self.settled, self.folder / STUDY_FILE
@@ -56,14 +61,14 @@ class Study:
         """
         try:
             told = json.loads(figures.read_text("utf-8"))
-            other, results = told["study"], told["results"]
+            other, results = told["study"], {(each["variant"], each["seed"]): each for each in told["results"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{figures}: expected the .json that lies beside a report ({error})") from error
         if other != self.settled:
             raise InputError(f"{figures}: is of a study with {other}, not {self.settled}")
-        new = [result for result in results if not self.result(result["variant"], result["seed"]).is_file()]
-        for result in new:
-            self.keep_result(result)
+        new = [name for name in results if not self.result(*name).is_file()]
+        for name in new:
+            self.keep_result(results[name])
         return len(new)
 
     @classmethod
@@ -78,11 +83,6 @@ class Study:
         return cls(folder, data["scale"], data["questions"], tuple(data["settings"]))
 
     # --- files ------------------------------------------------------------------------------------------------------
-    @property
-    def settled(self) -> dict[str, Any]:
-        """What two sets of results must share to be compared."""
-        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name != "folder"}))
-
     @property
     def work(self) -> Path:
         """Data, weights and logs: what the results do not need."""

@@ -142,12 +142,11 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
     yield ""
     yield (
         f"Scale {study.scale:g}: that fraction of nano's captions and conversations, and so of its steps, in every row "
-        "of every table. Seeds decide pictures, questions, "
-        "new weights and the order of the data. All models answer the same held-out questions, "
-        f"{min(study.questions, QUESTIONS)} or a few more in each language. A figure is per cent right, the mean over "
-        "seeds ± their standard deviation. Two variants are compared seed by seed; a statement *holds* where Student's "
-        "95 % interval of the mean difference lies above zero, *does not hold* where it lies below, and *cannot be "
-        "told* otherwise, or from one seed."
+        "of every table. Seeds decide pictures, questions, new weights and the order of the data. All models answer "
+        f"the same held-out questions, {min(study.questions, QUESTIONS)} or a few more in each language. A figure is "
+        "per cent right, the mean over seeds ± their standard deviation. Two variants are compared seed by seed; a "
+        "statement *holds* where Student's 95 % interval of the mean difference lies above zero, *does not hold* where "
+        "it lies below, and *cannot be told* otherwise, or from one seed."
     )
     yield ""
     if study.scale < _TOO_SMALL:
