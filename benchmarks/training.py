@@ -167,8 +167,8 @@ def _optimiser(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-5, fused=True)
 
 
-def _first(data: Path, limit: int, folder: Path) -> Path:
-    """The first ``limit`` records of ``data``, evenly spread over it, in a file of their own in ``folder``."""
+def _some(data: Path, limit: int, folder: Path) -> Path:
+    """``limit`` records of ``data``, evenly spread over it, in a file of their own in ``folder``."""
     records = json.loads(data.read_text("utf-8"))
     some = records[:: max(1, len(records) // limit)][:limit]
     for record in some:
@@ -221,7 +221,7 @@ def main(
         raise click.ClickException(f"{checkpoint}: has no mixture; give a checkpoint of stage 2")
     recipe, tokenizer = image_recipe(model.config), checkpoint / "tokenizer.json"
     if limit:
-        data = _first(data, limit, Path(click.get_current_context().with_resource(tempfile.TemporaryDirectory())))
+        data = _some(data, limit, Path(click.get_current_context().with_resource(tempfile.TemporaryDirectory())))
     conversations = prepare(
         [data],
         DataConfig(image_cache="pixels", workers=workers),

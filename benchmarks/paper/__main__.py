@@ -52,7 +52,7 @@ def main() -> None:
 @click.option(
     "--take",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="A report's .json: results made elsewhere, which are not made again.",
+    help="A report's .json: results made elsewhere, which are kept here first and not made again.",
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
 @verbose_option

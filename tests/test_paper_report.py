@@ -1,0 +1,101 @@
+"""The study's report: its tables, its verdicts, its figures as data, and going on from them elsewhere."""
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from parrot_benchmarks.paper import tables
+from parrot_benchmarks.paper.__main__ import main
+from parrot_benchmarks.paper.study import Study
+from parrot_benchmarks.paper.variants import OTHERS, VARIANTS, Comparison
+from parrot_runtime.languages import CODES
+
+
+def study(folder: Path) -> Study:
+    return Study(folder, scale=0.25, questions=100)
+
+
+def canned(name: str, seed: int, right: dict[str, int]) -> dict:
+    """A result with ``right`` of 60 four-option questions per language, and ten of everything else, all wrong."""
+    cells = []
+    for code in CODES:
+        for measure, total in (("choice", 60), ("pairs", 20), ("open", 20), ("language", 90)):
+            number = right.get(code, 0) if measure == "choice" else 0
+            cells.append(
+                {
+                    "measure": measure,
+                    "language": code,
+                    "level": "all",
+                    "group": "",
+                    "right": number,
+                    "total": total,
+                    "left_out": 0,
+                }
+            )
+            cells.append(cells[-1] | {"level": "category", "group": "colour"})
+    return {"variant": name, "seed": seed, "training": VARIANTS[name].training, "cells": cells}  # fmt: skip
+
+
+def write(where: Study, *results: dict) -> None:
+    (where.folder / "results").mkdir(parents=True, exist_ok=True)
+    where.keep()
+    for result in results:
+        where.result(result["variant"], result["seed"]).write_text(json.dumps(result))
+
+
+def test_tables_of_canned_results(tmp_path):
+    mine = study(tmp_path)
+    write(mine, *(canned("llava", seed, dict.fromkeys(CODES, right)) for seed, right in ((1, 20), (2, 30), (3, 25))))
+    write(mine, *(canned("parrot", seed, dict.fromkeys(OTHERS, right)) for seed, right in ((1, 30), (2, 41), (3, 36))))
+    write(mine, canned("llava-english", 1, {"en": 50}))
+    done = CliRunner().invoke(main, ["report", "-o", str(tmp_path), "--into", str(tmp_path / "report.md")])
+    assert done.exit_code == 0, done.output
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    # 20, 30 and 25 of 100: mean 25, deviation 5.
+    llava = next(line for line in lines if line.startswith("| LLaVA, multilingual data | 5,000 | 3 |"))
+    assert llava.count("25.0 ± 5.0") == 7
+    assert "| *paper, MMMB: LLaVA w/ multilingual data* | | | *67.0* | *59.1* |" in "\n".join(lines)
+    text = " ".join(" ".join(lines).split())
+    # Differences 10, 11, 11: mean 10.67, deviation 0.577, half of the interval 4.303 · 0.577 / √3 = 1.43.
+    assert "zh pt ar tr ru): +10.7 points (+9.2 to +12.1, 3 seeds; the paper: +10.2): **holds**." in text
+    assert "Multilingual data alone help LLaVA a little" in text
+    assert "+20.0 points (one seed; the paper: +0.8): **cannot be told**." in text
+    assert "Not run with all of them: " in text
+    assert "## d. More data per language" in text
+    assert "- Three times the data are better (*3 times the data* less *Parrot*, zh pt ar tr ru): not run." in text
+
+
+def test_results_made_elsewhere_are_taken_and_not_made_again(tmp_path):
+    mine, here = study(tmp_path / "mine"), study(tmp_path / "here")
+    write(mine, canned("llava", 1, {"tr": 20}), canned("parrot", 1, {"tr": 30}))
+    write(here, canned("parrot", 1, {"tr": 31}))
+    invoke = CliRunner().invoke
+    done = invoke(main, ["report", "-o", str(mine.folder), "--into", str(tmp_path / "report.md")])
+    assert done.exit_code == 0, done.output
+    figures = str(tmp_path / "report.json")
+    request = ["-o", str(here.folder), "--questions", "100", "--only", "a", "--seeds", "1", "--plan", "--take", figures]
+    done = invoke(main, request)
+    assert done.exit_code == 0, done.output
+    assert "report.json: 1 results taken" in done.output
+    assert "stage2/llava-english" in done.output
+    assert "stage2/llava/1" not in done.output
+    found = tables.results_of(here)
+    assert tables.share(found["llava"][1], ["tr"]) == tables.share(canned("llava", 1, {"tr": 20}), ["tr"])
+    assert tables.share(found["parrot"][1], ["tr"]) == (31.0, 100)  # what is here already stays
+    other = invoke(main, [*request, "-o", str(tmp_path / "other"), "--scale", "0.5"])
+    assert other.exit_code == 2
+    assert "is of a study with" in other.stderr
+    (tmp_path / "none.json").write_text("[]")
+    assert invoke(main, [*request[:-1], str(tmp_path / "none.json")]).exit_code == 2
+
+
+def test_verdicts_need_seeds_that_agree(tmp_path):
+    mine = study(tmp_path)
+    for seed, (first, second) in enumerate(((30, 10), (10, 12), (20, 19)), 1):
+        write(mine, canned("parrot", seed, {"tr": first}), canned("llava", seed, {"tr": second}))
+    results = tables.results_of(mine)
+    assert tables.difference(results, Comparison("parrot", "llava", "x", ("tr",))).verdict == tables.OPEN
+    assert tables.difference(results, Comparison("parrot", "swiglu")) is None
+    assert tables.Difference((-3.0, -3.1, -2.9)).verdict == tables.NOT
+    assert tables.Difference((3.0,)).verdict == tables.OPEN
