@@ -163,6 +163,18 @@ def rounded(numbers: np.ndarray, scale: np.ndarray | float, kind: str) -> np.nda
     return np.clip(numbers / scale, -448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float64) * scale
 
 
+def settled(rows: np.ndarray, scale: float, kind: str) -> np.ndarray:
+    """``rows`` with zeros where the code depends on the precision of QuantizeLinear's division.
+
+    Before opset 23 ONNX did not say what it is; since then it is the scale's, float16 here, unless the node names
+    another. onnxruntime divided in float32 up to 1.31 and follows the standard from 1.32 on; either is right.
+    """
+    wide = rows.astype(np.float64) / scale
+    same = rounded(wide, 1.0, kind) == rounded(wide.astype(np.float16).astype(np.float64), 1.0, kind)
+    assert same.mean() > 0.95
+    return np.where(same, rows, np.zeros_like(rows))
+
+
 def simulated(cut: Cut, recorded: Recorded, rows: np.ndarray) -> np.ndarray:
     """The product that ``cut`` should give, in float64."""
     exact, operator = rows.astype(np.float64), cut.nodes[-1].op_type
@@ -208,6 +220,8 @@ def test_products_are_those_of_the_recorded_scales(checkpoint, scales, bundles, 
         # So that a few in a hundred are beyond the threshold.
         rows = rng.standard_normal((33, width)) * recorded.threshold(module) / shrunk(cut) / 2
         rows = rows.astype(np.float16 if narrow else np.float32)
+        if cut.nodes[0].op_type == "QuantizeLinear":
+            rows = settled(rows, float(cut.stored(cut.nodes[0].input[1])), cut.kind)
         expected = simulated(cut, recorded, rows)
         assert relative_error(cut.run(rows), expected) < TOLERANCE, cut.names
         # What this would not see if it took the roundings for nothing.
