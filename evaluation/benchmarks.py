@@ -18,11 +18,11 @@ from parrot_runtime.strict import nearest
 class Measure:
     """One number per language and category.
 
-    ``kinds``: the rows it looks at. ``unit``: what is counted once: a row; a ``pair``, the Yes/No rows of one picture,
-    of which one says Yes and one No, all right together; a ``picture``, the two rows of one picture in one category,
-    both right; a ``circle``, the rows whose ``index % 10**6`` agrees, all right together. ``judge``: who says what is
-    right: the ``multilingual`` or the ``kit``'s extraction, the ``exact`` text of an open answer, or its ``language``,
-    where rows of undetermined language are left out.
+    ``kinds``: the rows it looks at. ``unit``: what is counted once: a row; a ``pair``, the Yes/No rows of one picture
+    in one category, of which one says Yes and one No, all right together; a ``picture``, the two rows of one picture in
+    one category, both right; a ``circle``, the rows whose ``index % 10**6`` agrees, all right together. ``judge``: who
+    says what is right: the ``multilingual`` or the ``kit``'s extraction, the ``exact`` text of an open answer, or its
+    ``language``, where rows of undetermined language are left out.
     """
 
     name: str

@@ -5,6 +5,7 @@ from itertools import zip_longest
 
 from parrot_evaluation.grids import Entry, Format, Grid, GridRow, render
 from parrot_evaluation.paper_tables import SOURCE, Column, PaperTable, paper_table
+from parrot_evaluation.report import conditions
 from parrot_evaluation.results import Result
 from parrot_runtime.errors import InputError
 
@@ -123,6 +124,6 @@ def _notes(published: PaperTable, results: Sequence[Result], ours: Sequence[Grid
     for result in results:
         told |= {name: measure["explanation"] for name, measure in result.measures.items() if name in shown}
     notes += [f"{name}: {explanation}." for name, explanation in told.items()]
-    limited = {r.label: r.settings["limit"] for r in results if r.settings.get("limit")}
-    notes += [f"{label}: about {limit} questions of each language, not all." for label, limit in limited.items()]
+    special = {result.label: conditions(result.settings, result.report["data"]) for result in results}
+    notes += [f"{label}: {'; '.join(said)}." for label, said in special.items() if said]
     return notes

@@ -53,7 +53,7 @@ def main() -> None:
 @download_options
 @judge_options
 @click.option("--skip-missing-images", is_flag=True, help="Leave out rows without a picture, and say how many.")
-@click.option("--force", is_flag=True, help="Ask every question again.")
+@click.option("--force", is_flag=True, help="Ask every chosen question again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @verbose_option
 def run(as_json: bool, by_category: bool, **options) -> None:

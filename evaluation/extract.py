@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from parrot_evaluation.rejected import is_rejected, rejected_letters
 from parrot_evaluation.text import clean, normalise
 from parrot_evaluation.yes_no import Polarity, yes_no, yes_no_options
 
@@ -81,7 +82,8 @@ def extract_letter(answer: str, options: Mapping[str, str], language: str) -> Ex
     declares (``答案是A``, ``Cevap: b``, ``Вариант В``);
     a letter in front (``B) kedi``); a letter in brackets; for Yes/No options, what the answer says; the text of an
     option inside the answer; a letter that might be a word, declared (``the answer is A cat``); a lone capital.
-    Letters may be full-width, lower-case, Cyrillic look-alikes (``А В С Е``) or Arabic (``أ ب ج د``).
+    Letters may be full-width, lower-case, Cyrillic look-alikes (``А В С Е``) or Arabic (``أ ب ج د``). An option that
+    the answer turns down (``A is wrong``, ``not a dog``) is not picked.
     """
     text = clean(answer)
     symbols = _symbols(options)
@@ -97,8 +99,12 @@ def extract_letter(answer: str, options: Mapping[str, str], language: str) -> Ex
         ("declared letter, loosely", lambda: _declared(text, symbols, firm=False)),
         ("lone capital", lambda: _lone_capital(text, symbols)),
     )
+    rejected = set(rejected_letters(text, _standing(symbols), symbols))
     for rule, search in searches:
         found = set(search())
+        # Of letters that are joined, what is said of the last may be meant of all.
+        if rule != "letters joined":
+            found -= rejected
         if len(found) == 1:
             return Extraction(found.pop(), rule)
         if len(found) > 1:
@@ -198,7 +204,7 @@ _CUES = (
 )
 _BETWEEN = (
     r"is|are|was|would|should|must|be|it|its|it's|the|option|letter|choice|answer|correct|right|best|number"
-    r"|é|a|o|seria|será|opção|alternativa|letra|correta|correto|certa|número"
+    r"|é|[ao](?!,)|seria|será|opção|alternativa|letra|correta|correto|certa|número"
     r"|هي|هو|الصحيحة|الصحيح|الإجابة|الخيار|الاختيار|الحرف|حرف|رقم"
     r"|doğru|olarak|olan|seçenek|seçeneği|şık|şıkkı|harfi"
     r"|это|вариант|буква|правильный|верный|является|под|буквой|номер|ответ"
@@ -234,7 +240,7 @@ def _is_free(symbol: str, next_word: re.Match[str] | None) -> bool:
     return next_word is None or not _may_be_word(symbol) or "\u3400" <= next_word[0][-1] <= "\u9fff"
 
 
-_NEGATION = re.compile(r"\b(?:not|nor|neither|não|nem|değil|не|ни|ليس|ليست|لا)\b|n't\b|不|非", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:not|nor|neither|não|nem|değil|не|ни|ليس|ليست|لا)\b|n['’]t\b|不|非", re.IGNORECASE)
 
 
 def _lone_capital(text: str, symbols: Mapping[str, str]) -> Iterable[str]:
@@ -269,7 +275,11 @@ def _texts_inside(text: str, options: Mapping[str, str]) -> Iterable[str]:
     whole = normalise(text)
     for ending in (r"(?![^\W_])", ""):
         spans = {letter: _spans(normalise(option), whole, ending) for letter, option in options.items()}
-        found = [letter for letter in spans if any(not _covered(s, letter, spans) for s in spans[letter])]
+        found = [
+            letter
+            for letter in spans
+            if any(not _covered(span, letter, spans) and not is_rejected(whole, span) for span in spans[letter])
+        ]
         if found:
             return found
     return []

@@ -5,7 +5,7 @@ tokens after the mixture. All get the same length, since words and pictures diff
 laid out together by t-SNE (van der Maaten and Hinton, JMLR 9, 2008), so that both panels share their places.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,7 @@ def tsne(points: Sequence[Points], title: str, *, seed: int, perplexity: float, 
         1, 2, figsize=(9.6, 4.4), sharex=True, sharey=True, layout="constrained"
     )
     for axes in (left, right):
-        for colour, code, name in zip(_colours(), codes, native_names(codes, unwritten), strict=False):
+        for colour, code, name in zip(COLOURS, codes, native_names(codes, unwritten), strict=False):
             chosen = [place for place, point in enumerate(points) if point.language == code]
             words = [placed["words"][place] for place in chosen]
             axes.scatter(*zip(*words, strict=True), s=18, marker="o", color=colour, alpha=0.75, lw=0, label=name)
@@ -152,7 +152,3 @@ def tsne(points: Sequence[Points], title: str, *, seed: int, perplexity: float, 
     note = f"{title}; ● words, ▲ pictures; {len(points)} questions, perplexity {perplexity:g}, seed {seed}"
     figure.suptitle(note, fontsize=9, x=0.01, ha="left", color="#5b6770")
     return figure
-
-
-def _colours() -> Iterator[str]:
-    yield from (*COLOURS, "#7a4b2a")

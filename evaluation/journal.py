@@ -6,7 +6,7 @@ fingerprint); another model or way of asking has a folder of its own. A line cut
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,6 +14,9 @@ from typing import Any, Generic, TypeVar
 from parrot_evaluation.tsv import Row
 from parrot_runtime.errors import InputError
 from parrot_runtime.journal import LineJournal
+
+# The ``finish`` of a question that was not answered, and counts as wrong.
+REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -34,23 +37,25 @@ def fingerprint(row: Row, prompt: str) -> str:
 
 
 E = TypeVar("E")
+_BUSY = "another parrot-eval is writing it; wait for it, or give another -o"
 
 
 class EntryJournal(LineJournal, Generic[E]):
     """Entries by their key, a line of JSON each; a context that no other process may hold at the same time.
 
     ``key`` is an entry's, ``read`` makes an entry of a line's data, and ``what`` is what an error calls one. Of several
-    with one key the last counts.
+    with one key the last counts. With ``anew`` those of earlier runs are not taken, and stay until there is another
+    with their key: a run that fails costs none of them.
     """
 
     def __init__(
-        self, path: Path, *, busy: str, what: str, key: Callable[[E], str], read: Callable[[dict[str, Any]], E]
+        self, path: Path, *, what: str, key: Callable[[E], Hashable], read: Callable[[dict[str, Any]], E], anew: bool
     ) -> None:
-        super().__init__(path, busy=busy)
-        self._what, self._key, self._read_entry = what, key, read
-        self._entries: dict[str, E] = {}
+        super().__init__(path, busy=_BUSY, mend=anew)
+        self._what, self._key, self._read_entry, self._anew = what, key, read, anew
+        self._entries: dict[Hashable, E] = {}
 
-    def get(self, key: str) -> E | None:
+    def get(self, key: Hashable) -> E | None:
         """The entry of that key, if it is there."""
         return self._entries.get(key)
 
@@ -60,58 +65,48 @@ class EntryJournal(LineJournal, Generic[E]):
         self._append(line.encode("utf-8", "backslashreplace"))
         self._entries[self._key(entry)] = entry
 
-    def clear(self) -> None:
-        """Forget every entry."""
-        self._clear()
-        self._entries.clear()
-
     def _take(self, line: bytes, start: int, where: str) -> None:
         try:
-            entry = self._read_entry(json.loads(line))
+            entry = self._read_entry(_object(line))
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
-                f"{where}: not {self._what} ({error}); remove the line, or start anew with --force"
+                f"{where}: not {self._what} ({error}); remove the line, or ask again with --force, which keeps the "
+                "others"
             ) from error
-        self._entries[self._key(entry)] = entry
+        if not self._anew:
+            self._entries[self._key(entry)] = entry
 
 
-class Journal(LineJournal):
-    """The answers in ``path``; a context that no other process may hold at the same time."""
+class Journal(EntryJournal[Entry]):
+    """The answers in ``path``, by language and index. Without ``count_refused`` a refusal is no answer."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, busy="another parrot-eval is writing it; wait for it, or give another -o")
-        self._entries: dict[tuple[str, str], Entry] = {}
+    def __init__(self, path: Path, *, anew: bool = False, count_refused: bool = True) -> None:
+        super().__init__(
+            path, what="an answer", key=lambda entry: (entry.language, entry.index), read=_entry, anew=anew
+        )
+        self._count_refused = count_refused
 
-    def get(self, row: Row, prompt: str) -> Entry | None:
+    def find(self, row: Row, prompt: str) -> Entry | None:
         """The answer to ``row`` asked with ``prompt``, if it is there."""
-        entry = self._entries.get((row.language, row.index))
-        return entry if entry is not None and entry.sample == fingerprint(row, prompt) else None
+        entry = self.get((row.language, row.index))
+        if entry is None or entry.sample != fingerprint(row, prompt):
+            return None
+        return entry if self._count_refused or entry.finish != REFUSED else None
 
-    def refused(self) -> int:
-        """How many questions a server would not answer, which count as wrong."""
-        return sum(entry.finish == "refused" for entry in self._entries.values())
-
-    def add(self, entries: Iterable[Entry]) -> None:
-        """Append answers; those of a process that is killed afterwards are kept."""
-        entries = list(entries)
-        lines = [json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries]
-        self._append("".join(lines).encode("utf-8", "backslashreplace"))
-        self._entries.update(((entry.language, entry.index), entry) for entry in entries)
-
-    def clear(self) -> None:
-        """Forget every answer."""
-        self._clear()
-        self._entries.clear()
-
-    def _take(self, line: bytes, start: int, where: str) -> None:
-        entry = _entry(line, where)
-        self._entries[entry.language, entry.index] = entry
+    def refused(self, rows: Iterable[Row]) -> int:
+        """How many of ``rows`` the model would not, or could not, answer; they count as wrong."""
+        entries = (self.get((row.language, row.index)) for row in rows)
+        return sum(entry is not None and entry.finish == REFUSED for entry in entries)
 
 
-def _entry(line: bytes, where: str) -> Entry:
-    try:
-        data: dict[str, Any] = json.loads(line)
-        routing = data.get("routing")
-        return Entry(**{**data, "routing": None if routing is None else tuple(routing)})
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: not an answer ({error}); remove the line, or start anew with --force") from error
+def _object(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line. Raises ValueError for anything else."""
+    data = json.loads(line)
+    if not isinstance(data, dict):
+        raise ValueError("expected a JSON object")
+    return data
+
+
+def _entry(data: dict[str, Any]) -> Entry:
+    routing = data.get("routing")
+    return Entry(**{**data, "routing": None if routing is None else tuple(routing)})

@@ -145,13 +145,9 @@ class Entry:
 class JudgementJournal(EntryJournal[Entry]):
     """The judgements in ``path``, by their requests."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, anew: bool = False) -> None:
         super().__init__(
-            path,
-            busy="another parrot-eval is writing it; wait for it, or give another -o",
-            what="a judgement",
-            key=lambda entry: entry.key,
-            read=lambda data: Entry(**data),
+            path, what="a judgement", key=lambda entry: entry.key, read=lambda data: Entry(**data), anew=anew
         )
 
 

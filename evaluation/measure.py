@@ -8,9 +8,10 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,13 +24,15 @@ from parrot_evaluation.models import Model, ModelOptions, open_model
 from parrot_evaluation.options import Download
 from parrot_evaluation.prompts import Instruction
 from parrot_evaluation.report import Report, build, sample_data, to_data
+from parrot_evaluation.results import ANSWERS, REPORT, SAMPLES
 from parrot_evaluation.runner import Progress, evaluate
 from parrot_evaluation.scoring import Sample
 from parrot_evaluation.tsv import Table, read_tsv
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES, FURTHER_CODES
-from parrot_runtime.publish import write_file
+from parrot_runtime.publish import check_output, write_file
 
+DOCUMENT = "report.md"
 NANO_FOLDER = Path("runs/nano/evaluation")
 FURTHER_NANO_FOLDER = Path("runs/nano/evaluation-further")
 
@@ -56,17 +59,20 @@ def run_benchmark(
     judge: Judge | None = None,
     download: Download | None = None,
 ) -> str:
-    """Measure and write ``answers.jsonl``, ``samples.jsonl``, ``report.json`` and ``report.md``; the report's text."""
+    """Measure and write ``answers.jsonl``, ``samples.jsonl``, ``report.json`` and ``report.md``; the report's text.
+
+    A report of another choice of questions that stands there is set aside, not replaced.
+    """
     chosen = find_benchmark(benchmark)
     _check_judge(chosen, judge)
+    check_output(output)
     if download is not None:
         download_files(chosen, data, languages, mirror=download.mirror, note=note)
     read = read_tables(chosen, data, choose_languages(chosen, languages, data), skip_missing_images=skip_missing_images)
     opened = open_model(str(model or default_bundle()), model_options, max_new_tokens=chosen.max_new_tokens, note=note)
     folder = output / chosen.name / run_name(opened, chosen, instruction)
-    with closing(opened), Journal(folder / "answers.jsonl") as journal, progress_bar() as progress:
-        if force:
-            journal.clear()
+    kept = Journal(folder / ANSWERS, anew=force, count_refused=bool(model_options.count_refused))
+    with closing(opened), kept as journal, progress_bar() as progress:
         samples = evaluate(
             chosen, read, opened, journal=journal, limit=limit, instruction=instruction, progress=progress
         )
@@ -76,14 +82,16 @@ def run_benchmark(
         "max_new_tokens": chosen.max_new_tokens,
         "model_fingerprint": opened.fingerprint,
     }
-    if refused := journal.refused():
+    if refused := journal.refused(sample.row for sample in samples):
         settings["refused"] = refused
-        note(f"the server refused {refused} of the questions; they count as wrong")
+        note(f"{refused} of the questions were refused or could not be asked; they count as wrong")
     scores = None
     if judge is not None:
         settings["judge"] = judge.settings()
         scores = _judged_scores(samples, judge, folder / "judgements.jsonl", force=force)
     report = build(chosen, read, samples, model=opened.name, settings=settings, scores=scores)
+    if earlier := set_aside(folder, report):
+        note(f"the report that stood there, of other questions, data or another judge, is now in {earlier}")
     text = write_report(folder, report, samples)
     note(f"kept in {folder}")
     return text if as_json else tables.markdown(report, by_category=by_category)
@@ -99,9 +107,7 @@ def _check_judge(benchmark: Benchmark, judge: Judge | None) -> None:
 
 
 def _judged_scores(samples: list[Sample], judge: Judge, path: Path, *, force: bool) -> list[composite.Score]:
-    with JudgementJournal(path) as journal, progress_bar("judging") as progress:
-        if force:
-            journal.clear()
+    with JudgementJournal(path, anew=force) as journal, progress_bar("judging") as progress:
         return composite.judge_scores(judge_answers(samples, judge, journal, progress=progress))
 
 
@@ -125,6 +131,7 @@ def read_tables(
             skip_missing_images=skip_missing_images or benchmark.only_pictures,
             form=benchmark.form,
             as_published=benchmark.source is not None,
+            numbered=any(measure.unit == "circle" for measure in benchmark.measures),
         )
         for code in languages
     ]
@@ -164,14 +171,42 @@ def run_name(model: Model, benchmark: Benchmark, instruction: Instruction) -> st
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', model.name).strip('-.') or 'model'}-{key}"
 
 
+def set_aside(folder: Path, report: Report) -> Path | None:
+    """Move the report in ``folder`` into a folder of its own below it, unless it is of what ``report`` is of.
+
+    Where it went, or None. One model, asked in one way, has one folder and one journal, but as many reports as there
+    are choices of languages, limit, files and judge.
+    """
+    try:
+        earlier = json.loads((folder / REPORT).read_bytes())
+        mine, other = _chosen(to_data(report)), _chosen(earlier)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    if mine == other:
+        return None
+    place = folder / f"report-{hashlib.sha256(other.encode()).hexdigest()[:8]}"
+    place.mkdir(exist_ok=True)
+    # The report goes last: where it is, the others are.
+    for name in (SAMPLES, DOCUMENT, REPORT):
+        if (folder / name).is_file():
+            (folder / name).replace(place / name)
+    return place
+
+
+def _chosen(data: Mapping[str, Any]) -> str:
+    settings = data["settings"]
+    files = {code: (each["sha256"], each["without_image"]) for code, each in data["data"].items()}
+    return json.dumps([files, settings["limit"], settings.get("judge")], sort_keys=True)
+
+
 def write_report(folder: Path, report: Report, samples: list[Sample]) -> str:
     """Write ``report.json``, ``report.md`` and ``samples.jsonl`` into ``folder``; the text of the first."""
     text = json.dumps(to_data(report), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     lines = (json.dumps(sample_data(sample), ensure_ascii=False) + "\n" for sample in samples)
-    write_file(folder / "samples.jsonl", "".join(lines).encode("utf-8", "backslashreplace"))
+    write_file(folder / SAMPLES, "".join(lines).encode("utf-8", "backslashreplace"))
     document = f"{tables.markdown(report, by_category=True)}\n{tables.disagreements(report)}"
-    write_file(folder / "report.md", document.encode("utf-8", "backslashreplace"))
-    write_file(folder / "report.json", text.encode())
+    write_file(folder / DOCUMENT, document.encode("utf-8", "backslashreplace"))
+    write_file(folder / REPORT, text.encode())
     return text
 
 

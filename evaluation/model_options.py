@@ -45,7 +45,11 @@ _OPTIONS = (
     click.option("--requests-per-minute", type=_POSITIVE, metavar="N", help="To a server, at most."),
     click.option("--body", metavar="JSON", help='Merged into each request: {"temperature": null} leaves it out.'),
     click.option(
-        "--count-refused", is_flag=True, default=None, help="A question that the server refuses counts as wrong."
+        "--count-refused",
+        is_flag=True,
+        default=None,
+        help="A question that a server refuses, or that cannot be asked (damaged picture, text too long), counts as "
+        "wrong.",
     ),
     click.option(
         "--ray",

@@ -5,13 +5,15 @@ those before it are there. So what is journaled, and in which order, does not de
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from parrot_evaluation.journal import REFUSED
 from parrot_evaluation.runner import Question, Response
-from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.errors import ImageError, InputError, ParrotError, TextError
 from parrot_runtime.manifest import MANIFEST_NAME
 from parrot_runtime.parrot import Answer, Parrot
 
@@ -46,8 +48,9 @@ class ModelOptions:
     ``slots``: questions answered together: slots of a bundle, rows of a checkpoint's batch, requests under way to a
     server. ``dtype`` ``float32`` or ``bf16`` and ``device`` of a checkpoint, and the folder of its vision encoder where
     it is not beside it. ``model_name`` is the server's name of its model, ``api_key_env`` the variable with the key;
-    ``body`` is JSON that goes into every request; ``count_refused`` counts what the server will not answer as wrong.
-    ``ray`` is the address of a cluster that a bundle or a checkpoint is run on, ``ray_cpus`` the CPUs of an actor.
+    ``body`` is JSON that goes into every request. ``count_refused`` counts what a server will not answer, and what
+    cannot be asked, as wrong. ``ray`` is the address of a cluster that a bundle or a checkpoint is run on, ``ray_cpus``
+    the CPUs of an actor.
     """
 
     slots: int | None = None
@@ -83,9 +86,10 @@ _FITS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("dtype", "device", "vision_tower"), ("checkpoint",)),
     **dict.fromkeys(("ray", "ray_cpus"), ("bundle", "checkpoint")),
     **dict.fromkeys(
-        ("model_name", "api_key_env", "timeout", "retries", "requests_per_minute", "body", "count_refused"),
+        ("model_name", "api_key_env", "timeout", "retries", "requests_per_minute", "body"),
         ("server",),
     ),
+    "count_refused": ("bundle", "checkpoint", "server"),
 }
 
 
@@ -114,9 +118,10 @@ def open_model(
     options: ModelOptions = ModelOptions(),
     *,
     max_new_tokens: int,
+    threads: int | None = None,
     note: Note = lambda _line: None,
 ) -> Model:
-    """The bundle or checkpoint in the folder ``model``, or the server's model at that address.
+    """The bundle or checkpoint in the folder ``model``, or the server's model at that address; ``threads`` of a bundle.
 
     Raises InputError (BundleError) for what cannot be opened, and for options that say nothing of such a model.
     """
@@ -133,8 +138,12 @@ def open_model(
     if kind == "checkpoint":
         from parrot_evaluation.checkpoint_model import open_checkpoint_model
 
-        return open_checkpoint_model(Path(model), options, max_new_tokens=max_new_tokens)
-    return open_bundle(Path(model), max_new_tokens=max_new_tokens, slots=options.slots, note=note)
+        opened = open_checkpoint_model(Path(model), options, max_new_tokens=max_new_tokens)
+    else:
+        opened = open_bundle(
+            Path(model), max_new_tokens=max_new_tokens, slots=options.slots, threads=threads, note=note
+        )
+    return replace(opened, stream=refusals_counted(opened.stream)) if options.count_refused else opened
 
 
 def open_bundle(
@@ -185,9 +194,37 @@ def identity(parrot: Parrot, folder: Path) -> tuple[str, str]:
 
 
 def named(error: ParrotError, question: str) -> ParrotError:
-    """``error`` again, saying at which question, and that the answers before it are there."""
+    """``error`` again, saying at which question, that the answers before it are there, and how to go past it."""
     where = "" if question in str(error) else f"asking {question}: "
-    return type(error)(f"{where}{error}; the answers before it are kept")
+    return type(error)(
+        f"{where}{error}; the answers before it are kept, and --count-refused counts such a question as wrong"
+    )
+
+
+def refusals_counted(stream: Stream) -> Stream:
+    """``stream`` with a refusal for each question that has a picture or a text it cannot use, instead of an error."""
+
+    def counted(questions: Iterable[Question]) -> Iterator[Response]:
+        left, read = iter(questions), deque[Question]()
+
+        def unanswered() -> Iterator[Question]:
+            yield from list(read)
+            for question in left:
+                read.append(question)
+                yield question
+
+        while True:
+            try:
+                for response in stream(unanswered()):
+                    read.popleft()
+                    yield response
+                return
+            except (ImageError, TextError):
+                # All questions before it have been answered, so it is the first of those that were read.
+                read.popleft()
+                yield Response("", REFUSED)
+
+    return counted
 
 
 def _response(answer: Answer) -> Response:

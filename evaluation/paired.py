@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from parrot_evaluation.benchmarks import Measure
@@ -46,7 +47,7 @@ class Paired:
         """The second less the first, in points of per cent."""
         return 100 * (self.second_only - self.first_only) / self.total
 
-    @property
+    @cached_property
     def p(self) -> float:
         """McNemar's exact two-sided p."""
         return mcnemar(self.first_only, self.second_only)
@@ -61,7 +62,11 @@ class Paired:
 def mcnemar(first_only: int, second_only: int) -> float:
     """Twice the smaller tail of a fair coin's ``first_only + second_only`` throws, at most 1; 1 without any."""
     throws = first_only + second_only
-    tail = sum(math.comb(throws, heads) for heads in range(min(first_only, second_only) + 1))
+    term = tail = 1
+    for heads in range(1, min(first_only, second_only) + 1):
+        # Each binomial coefficient from the one before it: whole numbers, and as many steps as there are terms.
+        term = term * (throws - heads + 1) // heads
+        tail += term
     return min(1.0, 2 * tail / 2**throws)
 
 
@@ -129,7 +134,7 @@ def _key(unit: str, sample: Mapping[str, Any]) -> Hashable:
         if unit == "row":
             return sample["index"]
         if unit == "pair":
-            return sample["image_id"]
+            return sample["category"], sample["image_id"]
         if unit == "picture":
             return sample["category"], sample["image_path"] or sample["image_id"]
         if unit == "circle":

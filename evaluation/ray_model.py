@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from parrot_evaluation.models import CONFIG_NAME, Model, ModelOptions, Note, kind_of, open_bundle, open_model
+from parrot_evaluation.models import CONFIG_NAME, Model, ModelOptions, Note, kind_of, open_model
 from parrot_evaluation.runner import Question, Response
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.manifest import MANIFEST_NAME
@@ -68,7 +68,9 @@ class Worker:
                 )
             if _digest(request.model) != request.digest:
                 raise InputError(f"{request.model} is another one there; copy it again to every node")
-            self._model = _open(request)
+            self._model = open_model(
+                request.model, request.options, max_new_tokens=request.max_new_tokens, threads=request.threads
+            )
         except ParrotError as error:
             return found | {"error": str(error)}
         return found | {
@@ -157,13 +159,6 @@ def _devices(ray: Any, cpus: int | None) -> tuple[int, dict[str, float], str]:
             f"no node of the Ray cluster has {each} CPUs, the most are {most}; give --ray-cpus {most or 1}"
         )
     return room, {"num_cpus": each}, f"one per {each} CPUs"
-
-
-def _open(request: Request) -> Model:
-    if kind_of(request.model) == "bundle":
-        folder, slots = Path(request.model), request.options.slots
-        return open_bundle(folder, max_new_tokens=request.max_new_tokens, slots=slots, threads=request.threads)
-    return open_model(request.model, request.options, max_new_tokens=request.max_new_tokens)
 
 
 def _digest(folder: str) -> str:

@@ -1,7 +1,7 @@
 """The result of a run as data: what was asked of which model over which files, and every number."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,20 @@ def build(
     if benchmark.composite == "mme":
         scores = mme_scores(found)
     return Report(benchmark, model, settings, data, found, spreads(found), disagreements, list(scores or ()))
+
+
+def conditions(settings: Mapping[str, Any], data: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What of a run is not as it is where nothing is said, so that its figures are not read as others'."""
+    judge, instruction = settings.get("judge"), settings.get("instruction", "own")
+    changed = [each["file"] for each in data.values() if (each.get("published") or "").startswith("differs")]
+    said = (
+        instruction != "own" and f"asked with the instruction {instruction}",
+        settings.get("limit") and f"about {settings['limit']:,} questions of each language, not all",
+        settings.get("refused") and f"{settings['refused']:,} refused or impossible to ask, counted as wrong",
+        judge and f"judged by {judge['model']}{', in both orders' if judge['both_orders'] else ''}",
+        changed and f"{', '.join(changed)}: not as published",
+    )
+    return [each for each in said if each]
 
 
 def to_data(report: Report) -> dict[str, Any]:

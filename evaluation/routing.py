@@ -42,14 +42,8 @@ class Routed:
 class RoutingJournal(EntryJournal[Routed]):
     """The explained questions in ``path``, by their fingerprints."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            path,
-            busy="another parrot-eval routing is writing it; wait for it, or give another -o",
-            what="an explained question",
-            key=lambda routed: routed.sample,
-            read=_routed,
-        )
+    def __init__(self, path: Path, *, anew: bool = False) -> None:
+        super().__init__(path, what="an explained question", key=lambda routed: routed.sample, read=_routed, anew=anew)
 
 
 def _routed(data: dict[str, Any]) -> Routed:

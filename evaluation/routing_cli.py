@@ -12,7 +12,7 @@ import click
 
 from parrot_evaluation.options import question_options, results_option
 from parrot_runtime.command import ParrotCommand, verbose_option
-from parrot_runtime.publish import write_file
+from parrot_runtime.publish import check_output, write_file
 
 if TYPE_CHECKING:
     from parrot_evaluation.routing import LanguageRouting
@@ -49,14 +49,13 @@ def routing(
     from parrot_runtime.parrot import Parrot
 
     chosen = find_benchmark(benchmark)
+    check_output(output)
     tables = read_tables(chosen, data, choose_languages(chosen, languages, data))
     bundle = model or default_bundle()
     parrot = Parrot.load(bundle, note=note)
     name, fingerprint = identity(parrot, bundle)
     folder = output / chosen.name / run_folder(fingerprint, chosen)
-    with RoutingJournal(folder / "routing.jsonl") as journal, progress_bar() as progress:
-        if force:
-            journal.clear()
+    with RoutingJournal(folder / "routing.jsonl", anew=force) as journal, progress_bar() as progress:
         found = explain_rows(parrot, chosen, tables, journal, limit=limit, progress=progress)
     summaries = summarise(chosen, found)
     report = {

@@ -37,8 +37,8 @@ class Question:
 class Response:
     """What it gives back. ``routing`` is the share of each expert.
 
-    ``finish``: ``"stop"``, ``"length"`` where the limit ended it, ``"refused"`` where a server would not answer, or
-    what else a server calls it.
+    ``finish``: ``"stop"``, ``"length"`` where the limit ended it, ``"refused"`` where a server would not answer or the
+    question could not be asked, or what else a server calls it.
     """
 
     text: str
@@ -101,7 +101,7 @@ def evaluate(
     answers: dict[int, str] = {}
     waiting = []
     for row in rows:
-        entry = journal.get(row, texts[id(row)]) if journal else None
+        entry = journal.find(row, texts[id(row)]) if journal else None
         if entry is None:
             waiting.append(row)
         else:
@@ -116,7 +116,7 @@ def evaluate(
                 given = sum(id(each) in answers for each in waiting)
                 raise ParrotError(f"the model gave {given} answers to {len(waiting)} questions; expected one for each")
             if journal:
-                journal.add([_entry(row, texts[id(row)], response)])
+                journal.add(_entry(row, texts[id(row)], response))
             answers[id(row)] = response.text
             progress(len(answers), len(rows))
         # Taking one more is also what lets a stream come to its end.

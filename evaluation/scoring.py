@@ -113,14 +113,14 @@ def count(measure: Measure, samples: Iterable[Sample]) -> tuple[int, int, int]:
 
 
 def unit_of(row: Row, unit: str) -> Hashable:
-    """What a row is counted together with: its rotations (``"circle"``), its picture's Yes/No rows (``"pair"``), the
-    rows of its category that name the same picture (``"picture"``)."""
+    """What a row is counted together with: its rotations (``"circle"``), the Yes/No rows of its category about the same
+    picture (``"pair"``), the rows of its category that name the same picture (``"picture"``)."""
     if unit == "circle":
         if not row.index.isdecimal():
             raise InputError(f"the row of line {row.line} has the index {row.index!r}; circular scoring needs numbers")
         return int(row.index) % _ROTATION
     if unit == "pair" and row.kind == "yes_no":
-        return row.image_id
+        return row.category, row.image_id
     if unit == "picture":
         # As the kit pairs them; equal pictures under two paths are two pictures.
         return row.category, row.image_path or row.image_id

@@ -9,6 +9,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from parrot_evaluation.journal import REFUSED
 from parrot_evaluation.models import Model, ModelOptions, Note, named
 from parrot_evaluation.openai_client import ChatClient, Message, user_turn
 from parrot_evaluation.runner import Question, Response
@@ -52,9 +53,8 @@ def open_server(url: str, options: ModelOptions, *, max_new_tokens: int, note: N
             question = under_way.popleft()
             if isinstance(reply, RejectedError):
                 if not options.count_refused:
-                    error = InputError(f"the server refuses it ({reply}); --count-refused counts such answers as wrong")
-                    raise named(error, question.name) from reply
-                yield Response("", "refused")
+                    raise named(InputError(f"the server refuses it ({reply})"), question.name) from reply
+                yield Response("", REFUSED)
             else:
                 yield Response(reply.text, reply.finish)
 

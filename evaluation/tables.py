@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from parrot_evaluation.benchmarks import Measure
 from parrot_evaluation.composite import Score, all_notes
-from parrot_evaluation.report import Report
+from parrot_evaluation.report import Report, conditions
 from parrot_evaluation.scoring import Cell
 from parrot_runtime.languages import BY_CODE
 
@@ -27,6 +27,8 @@ def markdown(report: Report, *, by_category: bool = False) -> str:
     ]
     if report.scores:
         parts.insert(1, _scores(report))
+    if special := conditions(report.settings, report.data):
+        parts.insert(1, f"This run: {'; '.join(special)}.")
     if by_category:
         parts += _category_parts(report, measures)
     return "\n\n".join(parts) + "\n"

@@ -126,14 +126,15 @@ def read_tsv(
     skip_missing_images: bool = False,
     form: Form = "text",
     as_published: bool = False,
+    numbered: bool = False,
 ) -> Table:
     """Read and check a whole file; ``language`` is taken from its name unless given.
 
     Rows without a picture are bad rows, or left out and counted with ``skip_missing_images``. Options with a gap, and
     answers that are none of the options, are bad rows too; ``as_published`` takes them, counting the latter, because
     published files have some (RealWorldQA's, see https://github.com/open-compass/VLMEvalKit/issues/677) and the kit
-    counts them as wrong. Raises InputError: no such file, not UTF-8, broken quoting, a missing column, or bad rows,
-    which it lists.
+    counts them as wrong. ``numbered`` wants whole numbers as indices. Raises InputError: no such file, not UTF-8,
+    broken quoting, a missing column, or bad rows, which it lists.
     """
     language = language or language_of(path)
     if language not in BY_CODE:
@@ -149,9 +150,12 @@ def read_tsv(
             without_image += 1
             continue
         problems = [*_problems(record, form, as_published), *images.problems(record)]
-        if record["index"] in seen:
+        index = record["index"].strip()
+        if index in seen:
             problems.append("its index stands twice")
-        seen.add(record["index"])
+        if numbered and index and not index.isdecimal():
+            problems.append("its index is no whole number, by which rotations of a question are told")
+        seen.add(index)
         if problems:
             bad.append(f"line {line} (index {record['index'] or 'missing'}): {' and '.join(problems)}")
         else:

@@ -13,7 +13,7 @@ from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.languages import BY_CODE
 from parrot_runtime.publish import publish_file
 
-COLOURS = ("#2a7f62", "#d1495b", "#edae49", "#00798c", "#7d5ba6", "#3d5a80", "#9aa5b1")
+COLOURS = ("#2a7f62", "#d1495b", "#edae49", "#00798c", "#7d5ba6", "#3d5a80", "#9aa5b1", "#7a4b2a")
 """Told apart by most who do not see all colours, and on white."""
 
 # Around a name: the line as a whole runs from left to right, and of it only an Arabic name from right to left.

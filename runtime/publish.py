@@ -19,6 +19,15 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_output(folder: Path) -> None:
+    """Raise InputError unless ``folder`` can be written or made, before work is done for it. Nothing is made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"-o {folder}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"-o {folder}: {there} cannot be written; give another folder")
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part."""
     with _beside(path, "") as file:

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from parrot_benchmarks.paper import tables
 from parrot_benchmarks.paper.__main__ import main
 from parrot_benchmarks.paper.study import Study
 from parrot_benchmarks.paper.variants import OTHERS, VARIANTS, Comparison
+from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
 
 
@@ -74,20 +76,60 @@ def test_results_made_elsewhere_are_taken_and_not_made_again(tmp_path):
     done = invoke(main, ["report", "-o", str(mine.folder), "--into", str(tmp_path / "report.md")])
     assert done.exit_code == 0, done.output
     figures = str(tmp_path / "report.json")
-    request = ["-o", str(here.folder), "--questions", "100", "--only", "a", "--seeds", "1", "--plan", "--take", figures]
-    done = invoke(main, request)
+    assert here.take(Path(figures)) == 1
+    plan = ["-o", str(here.folder), "--questions", "100", "--only", "a", "--seeds", "1", "--plan"]
+    done = invoke(main, plan)
     assert done.exit_code == 0, done.output
-    assert "report.json: 1 results taken" in done.output
     assert "stage2/llava-english" in done.output
     assert "stage2/llava/1" not in done.output
     found = tables.results_of(here)
     assert tables.share(found["llava"][1], ["tr"]) == tables.share(canned("llava", 1, {"tr": 20}), ["tr"])
     assert tables.share(found["parrot"][1], ["tr"]) == (31.0, 100)  # what is here already stays
-    other = invoke(main, [*request, "-o", str(tmp_path / "other"), "--scale", "0.5"])
+    other = invoke(main, [*plan[:-1], "-o", str(tmp_path / "other"), "--scale", "0.5", "--take", figures])
     assert other.exit_code == 2
     assert "is of a study with" in other.stderr
-    (tmp_path / "none.json").write_text("[]")
-    assert invoke(main, [*request[:-1], str(tmp_path / "none.json")]).exit_code == 2
+    refused = invoke(main, [*plan, "--take", figures])
+    assert refused.exit_code == 2
+    assert "--plan keeps nothing" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"variant": "nope"},
+        {"variant": "../../evil"},
+        {"seed": "1"},
+        {"training": {}},
+        {"training": None},
+        {"cells": [{"level": "all"}]},
+    ],
+)
+def test_what_is_no_result_is_not_taken(tmp_path, change):
+    mine = study(tmp_path / "mine")
+    told = {"study": mine.settled, "results": [canned("llava", 1, {}), canned("parrot", 1, {}) | change]}
+    (tmp_path / "figures.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"figures\.json: expected the \.json that lies beside a report"):
+        mine.take(tmp_path / "figures.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+    (tmp_path / "figures.json").write_text("[]")
+    with pytest.raises(InputError, match="expected the"):
+        mine.take(tmp_path / "figures.json")
+
+
+def test_a_damaged_study_is_told(tmp_path):
+    write(study(tmp_path), canned("llava", 1, {}))
+    (tmp_path / "study.json").write_text('{"scale": 0.25, ')
+    done = CliRunner().invoke(main, ["report", "-o", str(tmp_path), "--into", str(tmp_path / "report.md")])
+    assert done.exit_code == 2
+    assert "study.json: expected scale, questions and settings of a study" in done.stderr
+
+
+def test_columns_say_how_many_the_largest_row_has(tmp_path):
+    mine, fewer = study(tmp_path), canned("llava-english", 1, {"en": 50})
+    for cell in fewer["cells"]:
+        cell["total"] -= cell["measure"] == "language"
+    write(mine, fewer, canned("llava", 1, {"en": 20}))
+    assert "language asked (540)" in tables.document(mine)
 
 
 def test_verdicts_need_seeds_that_agree(tmp_path):

@@ -117,6 +117,11 @@ def test_the_plan_says_what_and_how_long_and_does_nothing(tmp_path):
     refused = CliRunner().invoke(main, ["--only", "z", "--plan", "-o", str(tmp_path / "study")])
     assert refused.exit_code == 2
     assert "known are a, b, c, d, e, f, g, h" in refused.output
+    assert CliRunner().invoke(main, ["--plan", "--set", "nonsense", "-o", str(tmp_path / "study")]).exit_code == 2
+    study(tmp_path).keep()
+    refused = CliRunner().invoke(main, ["--plan", "--questions", "5", "-o", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "holds a study with" in refused.output
 
 
 # --- translation ----------------------------------------------------------------------------------------------------

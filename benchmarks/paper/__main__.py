@@ -73,9 +73,14 @@ def run(
     """
     from parrot_benchmarks.paper import runner
     from parrot_benchmarks.paper.study import Study, chosen_variants, jobs
+    from parrot_train.config_files import load_config
     from parrot_train.workers import core_count
 
+    load_config("nano", settings)
     study, workers = Study(output, scale, questions, settings), workers or core_count()
+    study.check()
+    if take and plan_only:
+        raise InputError("--take keeps results and --plan keeps nothing; give one of the two")
     if take:
         study.keep()
         click.echo(f"{take}: {study.take(take)} results taken", err=True)

@@ -44,24 +44,27 @@ class Study:
         """What two sets of results must share to be compared."""
         return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name != "folder"}))
 
+    def check(self) -> None:
+        """Raise InputError for a folder of another study. Nothing is written."""
+        path = self.folder / STUDY_FILE
+        if path.is_file() and (found := _settled(path)) != self.settled:
+            raise InputError(f"{path}: holds a study with {found}, not {self.settled}; give another folder with -o")
+
     def keep(self) -> None:
-        """Write ``study.json``, or check it. Raises InputError for a folder of another study."""
-        mine, path = self.settled, self.folder / STUDY_FILE
+        """Write ``study.json`` where there is none. Raises InputError for a folder of another study."""
+        self.check()
+        path = self.folder / STUDY_FILE
         if not path.is_file():
-            write_file(path, json.dumps(mine, indent=1).encode())
-            return
-        found = json.loads(path.read_text("utf-8"))
-        if found != mine:
-            raise InputError(f"{path}: holds a study with {found}, not {mine}; give another folder with -o")
+            write_file(path, json.dumps(self.settled, indent=1).encode())
 
     def take(self, figures: Path) -> int:
         """Keep the results of ``figures``, which a report left, that are not here; how many those were.
 
-        Raises InputError where they are of another study.
+        Raises InputError where they are of another study, or are no results; nothing is kept then.
         """
         try:
             told = json.loads(figures.read_text("utf-8"))
-            other, results = told["study"], {(each["variant"], each["seed"]): each for each in told["results"]}
+            other, results = told["study"], {(each["variant"], each["seed"]): _result(each) for each in told["results"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{figures}: expected the .json that lies beside a report ({error})") from error
         if other != self.settled:
@@ -79,7 +82,7 @@ class Study:
             raise InputError(
                 f"{path}: there is no such file; run `python -m parrot_benchmarks.paper -o {folder}` first"
             )
-        data = json.loads(path.read_text("utf-8"))
+        data = _settled(path)
         return cls(folder, data["scale"], data["questions"], tuple(data["settings"]))
 
     # --- files ------------------------------------------------------------------------------------------------------
@@ -119,6 +122,28 @@ class Study:
         """The data parts, language and number, that a variant's stage 2 reads."""
         english = [("en", 0), ("en", 1)] if variant.more_english else [("en", 0)]
         return english + [(code, part) for code in variant.languages for part in range(variant.times)]
+
+
+def _settled(path: Path) -> dict[str, Any]:
+    """What ``study.json`` holds. Raises InputError where that is something else."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        Study(path.parent, float(found["scale"]), int(found["questions"]), tuple(found["settings"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected scale, questions and settings of a study ({error})") from error
+    return found
+
+
+def _result(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``data``, if it is a variant's result. Raises ValueError, KeyError or TypeError."""
+    variant, seed = data["variant"], data["seed"]
+    if variant not in VARIANTS or not isinstance(seed, int) or seed < 1:
+        raise ValueError(f"there is no result of {variant!r} with seed {seed!r}")
+    if data["training"] != VARIANTS[variant].training:
+        raise ValueError(f"{variant} was measured with {data['training']}, not {VARIANTS[variant].training}")
+    for cell in data["cells"]:
+        cell["level"], cell["language"], cell["measure"], int(cell["right"]), int(cell["total"])
+    return data
 
 
 def part_name(code: str, part: int) -> str:

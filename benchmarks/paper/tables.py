@@ -211,8 +211,9 @@ def _by_language(study: Study, claim: Claim, rows: Sequence[str], results: Resul
 
 
 def _by_kind(study: Study, rows: Sequence[str], results: Results) -> Iterator[str]:
-    first = next(iter(results[rows[0]].values()))
-    heads = [f"{kind} ({share(first, CODES, measures)[1]:,})" for kind, measures in KINDS.items()]
+    every = [result for name in rows for result in results[name].values()]
+    most = {kind: max(share(result, CODES, measures)[1] for result in every) for kind, measures in KINDS.items()}
+    heads = [f"{kind} ({total:,})" for kind, total in most.items()]
     yield f"By kind, all six languages, of how many (the last: at most), scale {study.scale:g}:"
     yield ""
     yield f"| | {' | '.join(heads)} |"

@@ -13,6 +13,7 @@ from parrot_evaluation import measure
 from parrot_evaluation.benchmarks import BENCHMARKS
 from parrot_evaluation.cli import main
 from parrot_evaluation.models import Model, open_bundle
+from parrot_evaluation.results import read_results
 from parrot_evaluation.runner import Question
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import parse_languages
@@ -49,7 +50,44 @@ def test_a_bundle_is_measured_and_the_files_are_left(data: Path, bundle: Path, t
     assert (folder / "answers.jsonl").read_bytes() == answers  # nothing was asked twice
     forced = run(*arguments, "--force")
     assert forced.exit_code == 0
-    assert (folder / "answers.jsonl").read_bytes() == answers  # greedy: the same answers, asked again
+    assert (folder / "answers.jsonl").read_bytes() == 2 * answers  # greedy: the same answers, asked again
+
+
+def test_another_choice_of_questions_does_not_replace_a_report(data: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    arguments = ("nano", "--model", bundle, "--data", data, "-o", out)
+    assert run(*arguments, "--languages", "tr,zh").exit_code == 0
+    (folder,) = (out / "nano").iterdir()
+    names = ("report.json", "report.md", "samples.jsonl")
+    whole = {name: (folder / name).read_bytes() for name in names}
+    part = run(*arguments, "--languages", "tr", "--limit", 1)
+    assert part.exit_code == 0, part.output
+    (aside,) = (path for path in folder.iterdir() if path.is_dir())
+    assert f"is now in {aside}" in part.stderr
+    assert {name: (aside / name).read_bytes() for name in names} == whole
+    assert "about 1 questions of each language, not all." in (folder / "report.md").read_text("utf-8")
+    # It is a result like any other, and the answers are those that both share.
+    result = read_results([str(aside)])[0]
+    assert (result.languages, len(result.samples), len(result.answers)) == (["zh", "tr"], 8, 8)
+    assert "set aside" not in run(*arguments, "--languages", "tr", "--limit", 1).stderr
+    assert run(*arguments, "--languages", "tr,zh").exit_code == 0
+    assert {name: (folder / name).read_bytes() for name in names} == whole
+    assert len([path for path in folder.iterdir() if path.is_dir()]) == 2
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_for_results_that_is_none_is_told_first(data: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    result = run("nano", "--model", tmp_path / "no-bundle", "--data", data, "-o", tmp_path / place)
+    assert result.exit_code == 2
+    assert "is a file" in result.stderr
+
+
+def test_an_index_that_tells_no_rotation_is_told_before_the_first_question(make_tsv, tmp_path: Path) -> None:
+    make_tsv("mmbench_dev_tr.tsv", [choice(index="1"), choice(index="7.0")])
+    result = run("mmbench_dev", "--model", tmp_path / "no-bundle", "--data", tmp_path, "--languages", "tr")
+    assert result.exit_code == 2
+    assert "line 3 (index 7.0): its index is no whole number" in result.stderr
 
 
 def test_the_kit_groups_instruction_is_a_run_of_its_own(data: Path, bundle: Path, tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_llava_bench_in_two_languages_and_a_second_run(llava: Path, bundle: Path
     assert {score["group"] for score in report["scores"]} == {"overall", "conv", "detail", "complex"}
     assert run(*arguments, "--judge-model", "gpt", "--force").exit_code == 0
     assert len(server.bodies) == 18
+    assert "This run: judged by gpt;" in (folder / "report.md").read_text("utf-8")
+    # Another judge's figures stand beside the first's.
+    assert run(*arguments, "--judge-model", "other").exit_code == 0
+    judges = [json.loads(path.read_text("utf-8"))["settings"]["judge"] for path in folder.rglob("report.json")]
+    assert {(each["model"], each["both_orders"]) for each in judges} == {
+        ("gpt", True),
+        ("gpt", False),
+        ("other", False),
+    }
 
 
 def test_a_judge_that_writes_prose_is_told(llava: Path, bundle: Path, server, tmp_path: Path) -> None:

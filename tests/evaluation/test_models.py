@@ -131,6 +131,22 @@ def test_a_question_that_cannot_be_asked_is_named_after_the_answers_before_it(
     assert [next(stream).finish, next(stream).finish] == ["length", "length"]
 
 
+@pytest.mark.parametrize("slots", [1, 8])
+def test_what_cannot_be_asked_can_be_counted(bundle: Path, make_tsv, slots: int) -> None:
+    image = read_tsv(make_tsv("nano_tr.tsv", [choice()])).rows[0].image_bytes
+    good = [Question(image, "x" * number, "tr", f"tr row {number}") for number in (1, 2, 3)]
+    damaged = Question(b"no picture", "Ne var?", "tr", "tr row 4")
+    long = Question(image, "ne " * 300, "tr", "tr row 5")
+    options = ModelOptions(slots=slots, count_refused=True)
+    opened = open_model(str(bundle), options, max_new_tokens=3)
+    found = opened.ask([damaged, good[0], long, damaged, *good[1:], long])
+    assert [each.finish for each in found] == [
+        *("refused", "length", "refused", "refused", "length", "length", "refused")
+    ]
+    plain = open_bundle(bundle, max_new_tokens=3, slots=slots).ask(good)
+    assert [each.text for each in found if each.finish != "refused"] == [each.text for each in plain]
+
+
 def test_kinds_of_models(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert kind_of("http://localhost:1/v1") == kind_of("https://example.org/v1") == "server"
@@ -148,7 +164,6 @@ def test_kinds_of_models(bundle: Path, tmp_path: Path) -> None:
     [
         ({"dtype": "bf16"}, "{bundle}", "--dtype is for a checkpoint, and .* is a bundle; leave it out"),
         ({"retries": 0}, "{bundle}", "--retries is for a server's model"),
-        ({"count_refused": True}, "{bundle}", "--count-refused is for a server's model"),
         ({"device": "cpu", "model_name": "m"}, "http://localhost/v1", "--device is for a checkpoint"),
     ],
 )

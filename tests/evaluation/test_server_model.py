@@ -113,13 +113,29 @@ def test_a_refused_question_is_named_or_counted_as_wrong(server, data: Path) -> 
     server.faults = [chat_server.status(413, "too large")]
     result = run(*arguments, "--count-refused", "--json")
     assert result.exit_code == 0, result.output
-    assert "the server refused 1 of the questions; they count as wrong" in result.stderr
+    assert "1 of the questions were refused or could not be asked; they count as wrong" in result.stderr
     assert json.loads(result.stdout)["settings"]["refused"] == 1
     assert run(*arguments, "--count-refused", "--json").stdout == result.stdout  # and a later run says it too
     cells = {cell["measure"]: cell for cell in json.loads(result.stdout)["cells"]}
     assert (cells["choice"]["right"], cells["choice"]["total"]) == (16, 24)
     lines = next((data / "results").glob("nano/*/answers.jsonl")).read_text("utf-8").splitlines()
     assert [json.loads(line)["finish"] for line in lines] == ["refused"] + ["stop"] * 23
+    asked = len(server.bodies)
+    again = run(*arguments, "--json")
+    assert again.exit_code == 0, again.output
+    assert len(server.bodies) == asked + 1  # without the option a refusal is no answer
+    assert "refused" not in json.loads(again.stdout)["settings"]
+
+
+def test_a_server_that_is_gone_costs_no_answer_when_all_are_asked_again(server, data: Path) -> None:
+    arguments = given(server, data, "--concurrency", 1)
+    assert run(*arguments).exit_code == 0
+    journal = next((data / "results").glob("nano/*/answers.jsonl"))
+    before = journal.read_bytes()
+    server.faults = [chat_server.status(401, "who are you?")]
+    result = run(*arguments, "--force")
+    assert result.exit_code != 0
+    assert journal.read_bytes() == before
 
 
 @pytest.mark.parametrize(
