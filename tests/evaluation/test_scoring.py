@@ -104,6 +104,23 @@ def test_pairs_count_a_picture_only_when_both_questions_are_right(judged) -> Non
     assert count(measure(NANO, "yes_no"), samples) == (6, 7, 0)
 
 
+def test_pairs_of_a_picture_are_told_apart_by_category(judged) -> None:
+    one, two = picture(1), picture(2)
+    asked = [("A", one, "colour"), ("B", one, "colour"), ("A", one, "place"), ("B", one, "place")]
+    asked += [("A", two, "colour"), ("B", two, "place")]
+    answers = "ABAAAB"
+    samples = judged(
+        [
+            (yes_no(letter, image=image, category=category), answer)
+            for (letter, image, category), answer in zip(asked, answers, strict=True)
+        ]
+    )
+    found = {(cell.level, cell.group): cell for cell in cells(NANO, samples) if cell.measure == "pairs"}
+    counted = {key: (cell.right, cell.total, cell.left_out) for key, cell in found.items()}
+    # All is the sum of the categories.
+    assert counted == {("all", ""): (1, 2, 2), ("category", "colour"): (1, 1, 1), ("category", "place"): (0, 1, 1)}
+
+
 def test_pairs_know_which_option_is_yes_whatever_their_order(judged) -> None:
     one = picture(1)
     words = ("没有", "有")
