@@ -23,7 +23,7 @@ _NOT_AFTER = (
     r"|no\s+es\b|es\s+incorrect|(?:ist\s+)?(?:nicht|falsch)\b"
 )
 _NOT_BEFORE = (
-    r"(?:\b(?:not|never|neither|nor|cannot be|can['’]t be|isn['’]t|não(?:\s+(?:é|seria|pode ser))?|nem|не|ни|değil"
+    r"(?:\b(?:not|never|neither|nor|cannot be|can['’]t be|isn['’]t|não(?:\s+(?:é|seria|pode ser))?|nem|не|ни"
     r"|no\s+es|nicht)|不是|并非|不选|不能选|不会是|(?<!\w)(?:ليس|ليست))"
     r"(?:\s+(?:the|a|o|option|choice|answer|opção|alternativa|letra|resposta|вариант|ответ|الخيار|الإجابة))*\s*"
 )

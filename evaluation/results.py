@@ -104,10 +104,9 @@ class Result:
     def answers(self) -> dict[tuple[str, str], dict[str, Any]]:
         """The journal by language and index: prompt and picture as ``sample``, and the ``routing``. Raises as above."""
         # A report that was set aside lies below the journal that it shares with the one that took its place.
-        here = self.folder / ANSWERS
-        entries = _lines(
-            here if here.is_file() else self.folder.parent / ANSWERS, ("language", "index", "sample"), may_be_cut=True
-        )
+        here, above = self.folder / ANSWERS, self.folder.parent / ANSWERS
+        path = above if above.is_file() and not here.is_file() else here
+        entries = _lines(path, ("language", "index", "sample"), may_be_cut=True)
         return {(entry["language"], entry["index"]): entry for entry in entries}
 
 
