@@ -1,6 +1,7 @@
 """A stage's settings in the words of the transformers Trainer."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def training_arguments(
     Raises InputError as ``check_batches`` does.
     """
     cuda = torch.cuda.is_available()
+    # Where `accelerate launch` has set it, it would go before the stage's own.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if stage.precision == "bf16" else "no"
     return TrainingArguments(
         output_dir=str(run / CHECKPOINTS),
         per_device_train_batch_size=stage.micro_batch,

@@ -8,16 +8,20 @@ from tokenizers import Tokenizer
 
 from parrot_runtime.errors import InputError
 from parrot_train.backbones import backbone_folder
-from parrot_train.checkpoint import known_languages, load_checkpoint, read_run
+from parrot_train.checkpoint import RUN_FILE, check_files, known_languages, load_checkpoint, read_run
 from parrot_train.config import EXTEND, TrainConfig
+from parrot_train.config_files import to_mapping
 from parrot_train.stored import tensors_hash
 
 if TYPE_CHECKING:
     from parrot_train.model import ParrotForConditionalGeneration
 
 
-def check_source(source: Path, run: Path) -> None:
-    """Raise InputError unless ``source`` is a finished stage 1, or a stage 2 to go on from, and not ``run`` itself."""
+def check_source(config: TrainConfig, source: Path, run: Path) -> None:
+    """Raise InputError unless ``source`` is a finished stage 1, or a stage 2 to go on from, and not ``run`` itself.
+
+    It has to be whole, and made from the backbones that ``config`` names.
+    """
     note = read_run(source)
     if note is None or note.get("status") != "finished":
         found = "there is none" if note is None else f"its stage {note.get('stage')} is {note.get('status')}"
@@ -25,6 +29,13 @@ def check_source(source: Path, run: Path) -> None:
             f"{source}: stage 2 starts from a finished stage 1 or stage 2, but {found}; run `parrot-train stage1` "
             "first, or name one with --from"
         )
+    made_from, named = note.get("settings", {}).get("backbones"), to_mapping(config)["backbones"]
+    if made_from is not None and made_from != named:
+        raise InputError(
+            f"{source}: was made from the backbones {made_from}, and the configuration names {named}; give the run's "
+            f"own with --config {source / RUN_FILE}, or another run with --from"
+        )
+    check_files(source, note)
     if source.resolve() == run.resolve():
         raise InputError(f"{run}: a stage 2 that goes on from this one needs a folder of its own; name it with -o")
 

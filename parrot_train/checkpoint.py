@@ -78,6 +78,20 @@ def read_run(run: Path) -> dict[str, Any] | None:
     return data
 
 
+def check_files(run: Path, note: Mapping[str, Any]) -> None:
+    """Raise InputError unless the files of a finished run are those that ``note``, its ``run.json``, lists."""
+    for name, told in note.get("files", {}).items():
+        path = run / name
+        if not path.is_file():
+            raise InputError(f"{path}: is not there, though the run finished; train it again, or restore the file")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != told["sha256"]:
+                raise InputError(
+                    f"{path}: has changed since the run finished ({path.stat().st_size:,} bytes, {told['size']:,} "
+                    "then); train it again, or restore the file"
+                )
+
+
 def known_languages(note: Mapping[str, Any]) -> list[str]:
     """The languages of a run by its ``run.json``: those of its data and, of an extended one, of what it came from."""
     before = note.get("from", {}).get("languages", ())
@@ -97,7 +111,10 @@ def write_json(path: Path, data: Any) -> None:
 
 def clear_run(run: Path) -> None:
     """Remove what an earlier training left in the folder, ``run.json`` last but first made void, and nothing else."""
-    data = read_run(run) or {}
+    try:
+        data = read_run(run) or {}
+    except InputError:
+        data = {}  # what it was to say is lost; the names are those of every run
     write_run(run, data | {"status": "cleared"})
     for name in (LOG_FILE, SKIPPED_FILE, CONFIG_FILE, *data.get("files", {})):
         (run / Path(name).name).unlink(missing_ok=True)
@@ -166,7 +183,10 @@ def load_checkpoint(folder: Path) -> "ParrotForConditionalGeneration":
         from parrot_train.lora import read_lora_checkpoint
 
         return _load_parts(folder, read_lora_checkpoint(folder))
-    return ParrotForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    model, report = ParrotForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    return _complete(model, report, folder)
 
 
 def _load_parts(folder: Path, tensors: Mapping[str, Any]) -> "ParrotForConditionalGeneration":
@@ -181,6 +201,12 @@ def _load_parts(folder: Path, tensors: Mapping[str, Any]) -> "ParrotForCondition
         dtype=torch.float32,
         output_loading_info=True,
     )
+    return _complete(model, report, folder)
+
+
+def _complete(
+    model: "ParrotForConditionalGeneration", report: Mapping[str, Any], folder: Path
+) -> "ParrotForConditionalGeneration":
     if missing := sorted(report["missing_keys"]):  # transformers would fill them at random
         raise InputError(f"{folder}: lacks {len(missing)} of the model's weights, first {missing[0]}; {AGAIN}")
     return model.eval()

@@ -121,7 +121,7 @@ def _run(
     if resume and force:
         raise click.UsageError("--resume goes on with the run, --force replaces it; give one of the two")
     if data:
-        overrides += (f"data.{section_of(stage)}={json.dumps(data)}",)
+        overrides += (f"data.{section_of(stage)}={json.dumps(data, ensure_ascii=False)}",)
     if max_bad_fraction is not None:
         overrides += (f"data.max_bad_fraction={max_bad_fraction}",)
     config = load_config(config_name, overrides)

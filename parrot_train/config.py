@@ -52,6 +52,11 @@ class ModelConfig:
     residual: Literal["paper", "released"] = setting("paper", "paper: G = H + alpha*M; released: M + alpha*H")
     alpha: float = setting(1.0, "weight of the mixture (paper) or of the residual (released)")
 
+    def __post_init__(self) -> None:
+        width = self.expert_intermediate_size
+        _require(self.experts >= 0, "experts", self.experts, "0 or more")
+        _require(width is None or width >= 1, "expert_intermediate_size", width, "null, or 1 or more")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -94,6 +99,8 @@ class NanoDataConfig:
     )
 
     def __post_init__(self) -> None:
+        for name in ("stage1_scenes", "stage2_scenes", "heldout_scenes", "extend_scenes"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         _require(0 <= self.extend_replay < 1, "extend_replay", self.extend_replay, "at least 0 and below 1")
 
 
@@ -132,6 +139,7 @@ class StageConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("learning_rate", "epochs", "clip"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
         _require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "null, or 1 or more")
         _require(self.eval_steps is None or self.eval_steps >= 1, "eval_steps", self.eval_steps, "null, or 1 or more")
         _require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "at least 0 and below 1")

@@ -58,7 +58,10 @@ def load_config(name: str = NANO, overrides: Sequence[str] = ()) -> TrainConfig:
         path = Path(name)
         if not path.is_file():
             raise InputError(f"--config {name}: there is no such file")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--config {name}: cannot be read as UTF-8 text ({error})") from error
     else:
         known = shipped_configs()
         if name not in known:

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.manifest import TOKENIZER_NAME
 from parrot_train.assemble import weights_hash
-from parrot_train.checkpoint import known_languages, load_checkpoint, read_run
+from parrot_train.checkpoint import check_files, known_languages, load_checkpoint, read_run
 from parrot_train.config import EXTEND, TrainConfig
 from parrot_train.data.collator import Conversations
 from parrot_train.data.files import data_files
@@ -50,6 +50,7 @@ def check(config: TrainConfig, source: Path, run: Path) -> None:
             f"{source}: an extension starts from a finished stage 2, but {found}; run `parrot-train stage2` first, or "
             "name one with --from"
         )
+    check_files(source, note)
     if source.resolve() == run.resolve():
         raise InputError(f"{run}: the extended model needs a folder of its own; name it with -o")
     known = known_languages(note)

@@ -100,6 +100,7 @@ def _decisive(note: dict[str, Any]) -> dict[str, Any]:
                 flat[f"{section}.{key}"] = value
     for source in note.get("data", []):
         flat[f"sha256 of {source['file']}"] = source["sha256"]
+        flat[f"records left out of {source['file']}"] = source.get("left_out")
     flat["starting weights"] = note.get("from", {}).get("sha256")
     flat["copied experts"] = note.get("from", {}).get("copied")
     flat["samples"] = note.get("samples")

@@ -35,7 +35,7 @@ from parrot_train.checkpoint import (
     write_run,
 )
 from parrot_train.config import EXTEND, section_of
-from parrot_train.config_files import to_yaml
+from parrot_train.config_files import to_mapping, to_yaml
 from parrot_train.distributed import Failure, Ranks, joined
 from parrot_train.lora import check_lora, merged_bytes
 from parrot_train.provenance import check_same
@@ -59,21 +59,27 @@ def run_stage(request: StageRequest) -> dict[str, Any] | None:
         def admit() -> dict[str, Any] | None:
             check_lora(request.config.stage(request.stage), launched=ranks.launched)
             if request.stage == 2:
-                assemble.check_source(request.starts_from, request.run)
+                assemble.check_source(request.config, request.starts_from, request.run)
             elif request.stage == EXTEND:
                 extension.check(request.config, request.starts_from, request.run)
             main_only.enter_context(locked(request.run))
             return _admit(request)
 
         old = ranks.from_main(admit)
-        done = old is not None and old["status"] == "finished"
+        done = old is not None and old.get("status") == "finished"
         note = old if done else _train(request, old, ranks, signals)
     return note if ranks.main else None
 
 
 def _admit(request: StageRequest) -> dict[str, Any] | None:
     """The earlier ``run.json`` to go on from, or None to start anew; InputError for a folder not to be touched."""
-    run, old = request.run, read_run(request.run)
+    run = request.run
+    try:
+        old = read_run(run)
+    except InputError:
+        if not request.force:
+            raise
+        return None  # what it says is void, as it is to be
     if old is None:
         foreign = [path.name for path in run.iterdir() if not path.name.startswith(".")]
         if foreign:
@@ -84,6 +90,10 @@ def _admit(request: StageRequest) -> dict[str, Any] | None:
     if request.force:
         return None
     if request.resume:
+        if old.get("stage", request.stage) != request.stage:
+            raise InputError(f"{run}: holds stage {old['stage']}, not {request.stage}; give another folder with -o")
+        # Of an unfinished run data and weights are compared too, once they are read.
+        check_same(old, old | {"stage": request.stage, "settings": to_mapping(request.config)}, run)
         return old
     if old.get("status") == "finished":
         raise InputError(f"{run}: holds a finished run; give --force to train it anew, or another folder with -o")
@@ -168,6 +178,7 @@ def _begin(request: StageRequest, old: dict[str, Any] | None, ready: Ready) -> P
     write_file(run / CONFIG_FILE, to_yaml(request.config).encode())
     if ready.prepared.report:
         write_json(run / SKIPPED_FILE, ready.prepared.report)
+        _say(f"{ready.prepared.report['skipped']} records cannot be used and are left out: {run / SKIPPED_FILE}")
     return checkpoint
 
 

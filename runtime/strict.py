@@ -95,7 +95,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return value
         raise InputError(f"{where}: expected {' or '.join(part.__name__ for part in inner)}, got {value!r}")
     if origin is typing.Literal:
-        if value not in arguments:
+        if not any(value == known and type(value) is type(known) for known in arguments):
             hint = nearest(str(value), map(str, arguments))
             raise InputError(f"{where}: {value!r} is none of {', '.join(map(repr, arguments))}{hint}")
         return value
@@ -107,7 +107,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return from_mapping(kind, value, where=where)
     if kind is Any:
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise InputError(f"{where}: expected a finite number, got {value!r}")
         return float(value)
     # In Python 3.10 tuple[str, ...] calls itself a type: one with an origin is none that a value can be of.
     plain = isinstance(kind, type) and origin is None

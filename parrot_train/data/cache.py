@@ -7,6 +7,7 @@ the prompt, so a changed input is another cache and an old one is never wrong. I
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parrot_runtime.errors import InputError
+from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
 from parrot_runtime.publish import publish_directory, write_file
@@ -222,8 +223,11 @@ def _decode_all(paths: list[Path], recipe: ImageRecipe, array: Path | None, work
     bad: dict[int, str] = {}
     beside = array.with_suffix(f".{os.getpid()}.partial") if array else None
     shape = (len(paths), 3, recipe.size, recipe.size)
+    if array:
+        for left in array.parent.glob(f"{array.stem}.*.partial"):  # by one that was killed: this folder is locked
+            left.unlink(missing_ok=True)
     try:
-        pixels = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape) if beside and paths else None
+        pixels = _reserved(beside, shape) if beside and paths else None
         row = 0
         arguments = (recipe, pixels is not None)
         for chunk in map_chunks(_decode_chunk, paths, arguments, workers=workers, size=_CHUNK, label="images"):
@@ -243,6 +247,23 @@ def _decode_all(paths: list[Path], recipe: ImageRecipe, array: Path | None, work
         if beside:
             beside.unlink(missing_ok=True)
     return bad
+
+
+def _reserved(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """An array of bytes in a new file all of whose blocks are there: a full disk would else kill the process (SIGBUS).
+
+    Raises ParrotError where there is no room.
+    """
+    try:
+        pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise ParrotError(
+            f"{path.parent}: {math.prod(shape):,} bytes for the pictures' pixels cannot be had ({error.strerror}); "
+            "make room, or give --set data.image_cache=none, which decodes while training"
+        ) from error
+    return pixels
 
 
 def unreadable(paths: Sequence[Path], *, workers: int) -> dict[int, str]:

@@ -28,7 +28,7 @@ class BadRecordsError(InputError):
         share = -(-10_000 * len(problems) // total) / 10_000  # rounded up, so that the advice suffices
         lines = [
             f"{len(problems)} of {total} records cannot be used, and a share of {allowed:g} may be left out; correct "
-            f"them, or give --max-bad-fraction {share:g} to train without them:"
+            + (f"them, or give --max-bad-fraction {share:g} to train without them:" if share < 1 else "them:")
         ]
         lines += [f"  {problem}" for problem in problems[:SHOWN]]
         if len(problems) > SHOWN:

@@ -26,7 +26,7 @@ def stream_json(path: Path) -> Iterator[Any]:
     mistake has been given by then.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             yield from _members(_Window(file), path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file; expected LLaVA JSON") from error

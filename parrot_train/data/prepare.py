@@ -1,5 +1,7 @@
 """From data files to the ``Conversations`` a stage trains on, with everything checked on the way."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,10 @@ def prepare(
         usable = ~np.isin(store.rows, bad_rows)
         conversations.add(store, images, samples, usable)
         records = len(store) + len(store.problems)
-        sources.append({"file": str(path), "sha256": store.sha256, "records": records, "skipped": len(found)})
+        source = {"file": str(path), "sha256": store.sha256, "records": records, "skipped": len(found)}
+        if bad_rows:  # with as many others left out, samples would have other numbers
+            source["left_out"] = hashlib.sha256(json.dumps(sorted(bad_rows)).encode()).hexdigest()
+        sources.append(source)
         problems += found
         total += records
     if not total:

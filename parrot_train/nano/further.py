@@ -15,7 +15,7 @@ from parrot_runtime.publish import publish_directory
 from parrot_train.config import EXTEND, NanoDataConfig
 from parrot_train.nano.grammar import GRAMMARS
 from parrot_train.nano.scenes import scenes
-from parrot_train.nano.write import SHARES, question_record, write_part
+from parrot_train.nano.write import SHARES, check_replaceable, question_record, write_part
 
 
 def ensure_further_data(folder: Path, languages: Sequence[str], config: NanoDataConfig, *, workers: int) -> Path:
@@ -38,6 +38,7 @@ def ensure_further_data(folder: Path, languages: Sequence[str], config: NanoData
     if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
         part = list(islice(scenes("train", seed=f"{EXTEND}/{config.seed}"), config.extend_scenes))
         record_of = partial(question_record, shares=shares)
+        check_replaceable(folder)
         with publish_directory(folder, force=True) as beside:
             write_part(beside, EXTEND, part, record_of, seed=config.seed, workers=workers)
             (beside / "world.json").write_text(json.dumps(wanted), "utf-8")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
 from parrot_runtime.prompt import IMAGE_PLACEHOLDER
 from parrot_runtime.publish import publish_directory
@@ -77,15 +78,27 @@ def ensure_data(folder: Path, config: NanoDataConfig, *, workers: int | None = N
     """Write the training files under ``folder`` unless they are there; the JSON files of stage1, stage2 and heldout.
 
     A folder that holds another world than ``config`` asks for is replaced. ``workers`` processes draw, one per core
-    when it is None; a terminal shows how far they are.
+    when it is None; a terminal shows how far they are. Raises InputError for a folder that holds anything else.
     """
     wanted = _fingerprint(config)
     stamp = folder / "world.json"
     if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
+        check_replaceable(folder)
         with publish_directory(folder, force=True) as beside:
             _write_world(beside, config, core_count() if workers is None else workers)
             (beside / "world.json").write_text(json.dumps(wanted), "utf-8")
     return {name: folder / f"{name}.json" for name in ("stage1", "stage2", "heldout")}
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise InputError for a path that is not free, nor empty, nor a nano world's folder."""
+    if folder.is_dir():
+        foreign = next(iter(folder.iterdir()), None)
+        if foreign is None or (folder / "world.json").is_file():
+            return
+        raise InputError(f"{folder}: holds {foreign.name} and no nano world; give another folder")
+    if folder.exists():
+        raise InputError(f"{folder}: is a file; give a folder for the nano world")
 
 
 def _fingerprint(config: NanoDataConfig) -> dict:
@@ -174,6 +187,7 @@ def ensure_evaluation(folder: Path, *, seed: int = 1, languages: tuple[str, ...]
         wanted["languages"] = list(languages)
     files = {code: folder / f"nano_{'cn' if code == 'zh' else code}.tsv" for code in languages}
     if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
+        check_replaceable(folder)
         with publish_directory(folder, force=True) as beside:
             asked = [(scene, questions) for scene, questions in _evaluation_questions(seed)]
             chunks = map_chunks(_jpegs, [scene for scene, _ in asked], workers=core_count(), size=DRAWN_AT_ONCE)

@@ -2,13 +2,14 @@
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from parrot_runtime.errors import InputError
+from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import PromptEncoder
 from parrot_train.data import cache
@@ -148,3 +149,28 @@ def test_text_only_data_has_an_empty_pixel_cache(data, backbones, tmp_path):
     path = data([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}])
     store = open_store(path, backbones, tmp_path)
     assert images(store, path).pixels.shape == (0, 3, 16, 16)
+
+
+def test_a_disk_without_room_for_pixels_is_told(data, backbones, tmp_path):
+    path = data()
+    store = open_store(path, backbones, tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(ParrotError, match=r"bytes for the pictures' pixels cannot be had .*image_cache=none"):
+            images(store, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(store.folder.glob("*.partial"))
+
+
+def test_what_a_killed_process_left_is_removed(data, backbones, tmp_path):
+    store = open_store(data(), backbones, tmp_path)
+    images(store, data())
+    (array,) = store.folder.glob("pixels-*.npy")
+    left = array.with_suffix(".4194305.partial")
+    left.write_bytes(b"half")
+    array.unlink()
+    images(store, data())
+    assert array.is_file()
+    assert not left.exists()

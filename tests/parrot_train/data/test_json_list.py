@@ -112,3 +112,9 @@ def test_pictures_are_found_from_another_folder(tmp_path, image, moved):
 def test_a_record_without_picture_stays_as_it_is(tmp_path):
     assert image_mover(tmp_path / "in", tmp_path)({"id": 1}) == {"id": 1}
     assert json.loads(encode({"a": "\ud800\n"})) == {"a": "\ud800\n"}
+
+
+def test_a_byte_order_mark_is_no_part_of_the_list(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps([{"id": 1}]), encoding="utf-8-sig")
+    assert list(json_list.stream_json(path)) == [{"id": 1}]

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
 from parrot_train.config import NanoDataConfig
 from parrot_train.nano import write
+from parrot_train.nano.further import ensure_further_data
 from parrot_train.nano.grammar import GRAMMARS
 
 SMALL = NanoDataConfig(seed=3, stage1_scenes=20, stage2_scenes=120, heldout_scenes=12)
@@ -75,6 +77,22 @@ def test_another_world_replaces_the_folder(tmp_path):
     fewer = NanoDataConfig(seed=3, stage1_scenes=1, stage2_scenes=2, heldout_scenes=2)
     assert len(json.loads(write.ensure_data(tmp_path / "data", fewer)["stage1"].read_text("utf-8"))) == 1
     assert len(list((tmp_path / "data" / "stage1").iterdir())) == 1
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    config = NanoDataConfig(stage1_scenes=2, stage2_scenes=2, heldout_scenes=2)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "thesis.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for name, said in (("photos", r"holds thesis\.txt and no nano world"), ("file", "is a file")):
+        with pytest.raises(InputError, match=said):
+            write.ensure_data(tmp_path / name, config)
+        with pytest.raises(InputError, match=said):
+            write.ensure_evaluation(tmp_path / name)
+        with pytest.raises(InputError, match=said):
+            ensure_further_data(tmp_path / name, ["es"], config, workers=0)
+    assert (tmp_path / "photos" / "thesis.txt").read_text() == (tmp_path / "file").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos"]
 
 
 @pytest.fixture(scope="module")
