@@ -124,6 +124,15 @@ def test_a_damaged_study_is_told(tmp_path):
     assert "study.json: expected scale, questions and settings of a study" in done.stderr
 
 
+def test_rows_that_guess_are_said_to(tmp_path):
+    mine = study(tmp_path)
+    write(mine, canned("llava", 1, dict.fromkeys(CODES, 16)), canned("parrot", 1, dict.fromkeys(CODES, 25)))
+    text = tables.document(mine)
+    # 96 and 150 of 360: 26.7 per cent, 22.4 to 31.5, and 41.7, 36.7 to 46.8.
+    assert "**At the four options no better than guessing**, 25 per cent: LLaVA, multilingual data." in text
+    assert "guessing**, 25 per cent: LLaVA, multilingual data; Parrot" not in text
+
+
 def test_columns_say_how_many_the_largest_row_has(tmp_path):
     mine, fewer = study(tmp_path), canned("llava-english", 1, {"en": 50})
     for cell in fewer["cells"]:

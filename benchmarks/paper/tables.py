@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from parrot_benchmarks.paper.study import QUESTIONS, SCALE, Study, conversations
 from parrot_benchmarks.paper.variants import CLAIMS, VARIANTS, Claim, Comparison
 from parrot_evaluation.paper_tables import paper_table
+from parrot_evaluation.scoring import wilson
 from parrot_runtime.languages import CODES
 
 # A Yes/No pair counts as one question, of which both have to be right.
@@ -222,6 +223,18 @@ def _by_kind(study: Study, rows: Sequence[str], results: Results) -> Iterator[st
         cells = [_mean(results[name], CODES, measures) for measures in KINDS.values()]
         yield f"| {VARIANTS[name].title} | {' | '.join(cells)} |"
     yield ""
+    guessing = [VARIANTS[name].title for name in rows if _guesses(results[name])]
+    if guessing:
+        yield f"**At the four options no better than guessing**, 25 per cent: {'; '.join(guessing)}."
+        yield ""
+
+
+def _guesses(by_seed: Mapping[int, dict]) -> bool:
+    """Whether the 95 % interval (Wilson) of the four-option answers of all seeds reaches down to one of four."""
+    shares = [share(result, CODES, ("choice",)) for result in by_seed.values()]
+    total = sum(asked for _, asked in shares)
+    right = sum(round(value * asked / 100) for value, asked in shares if asked)
+    return bool(total) and wilson(right, total)[0] <= 0.25
 
 
 def _mean(by_seed: Mapping[int, dict], languages: Iterable[str], measures: Sequence[str] = RIGHT) -> str:
