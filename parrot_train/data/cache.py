@@ -12,22 +12,21 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
-from parrot_runtime.prompt import SYSTEM_PROMPT, PromptEncoder
-from parrot_runtime.publish import publish_directory, write_file
-from parrot_runtime.tokenizer import load_tokenizer
-from parrot_train.data.records import Problem, Record, parse_records, read_json
+from parrot_runtime.prompt import SYSTEM_PROMPT
+from parrot_runtime.publish import write_file
+from parrot_train.data.encode import build_tokens
+from parrot_train.data.records import Problem
 from parrot_train.workers import map_chunks
 
 FOLDER = ".parrot-cache"
 _VERSION = 1
-# Records or images that a process takes at a time.
+# Images that a process takes at a time.
 _CHUNK = 256
 
 
@@ -88,7 +87,7 @@ def token_store(path: Path, tokenizer: Path, *, image_tokens: int, workers: int,
     folder = root / FOLDER / f"{path.stem}-{key}"
     with _alone(folder):
         if not (folder / "meta.json").is_file():
-            _build_tokens(path, folder, (str(tokenizer), tokens_as, image_tokens), workers)
+            build_tokens(path, folder, (str(tokenizer), tokens_as, image_tokens), workers)
     return _open_tokens(path, folder, digest)
 
 
@@ -106,70 +105,6 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder.parent / f".{folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _build_tokens(path: Path, folder: Path, arguments: tuple[str, str, int], workers: int) -> None:
-    """``arguments``: those of ``_encode_chunk`` after the records."""
-    records, problems = parse_records(read_json(path), file=str(path))
-    label = f"tokens of {path.name}"
-    chunks = map_chunks(_encode_chunk, records, arguments, workers=workers, size=_CHUNK, label=label)
-    encoded = [sample for chunk in chunks for sample in chunk]
-    problems += [
-        Problem(str(path), record.row, record.name, sample)
-        for record, sample in zip(records, encoded, strict=True)
-        if isinstance(sample, str)
-    ]
-    good = [(record, sample) for record, sample in zip(records, encoded, strict=True) if not isinstance(sample, str)]
-    images = sorted({image for record, _ in good for image in record.images})
-    image_row = {image: row for row, image in enumerate(images)}
-    codes = sorted({record.language for record, _ in good})
-    arrays = {
-        "tokens": np.concatenate([sample[0] for _, sample in good] or [np.zeros(0, np.int32)]),
-        "answers": np.concatenate([sample[1] for _, sample in good] or [np.zeros(0, np.bool_)]),
-        "offsets": _offsets([len(sample[0]) for _, sample in good]),
-        "image_rows": np.array([image_row[image] for record, _ in good for image in record.images], np.int64),
-        "image_offsets": _offsets([len(record.images) for record, _ in good]),
-        "languages": np.array([codes.index(record.language) for record, _ in good], np.int16),
-        "rows": np.array([record.row for record, _ in good], np.int64),
-    }
-    meta = {
-        "names": [record.name for record, _ in good],
-        "images": images,
-        "language_codes": codes,
-        "problems": [[problem.row, problem.name, problem.reason] for problem in problems],
-    }
-    with publish_directory(folder, force=True) as beside:
-        for name, array in arrays.items():
-            np.save(beside / f"{name}.npy", array)
-        (beside / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
-
-
-def _offsets(lengths: list[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
-
-
-@lru_cache(maxsize=2)
-def prompt_encoder(tokenizer: str, sha256: str) -> PromptEncoder:
-    """The encoder of a tokenizer's file, read once in a process.
-
-    ``sha256`` is the file's: a path alone may be another file by the second call, or relative to another folder.
-    """
-    return PromptEncoder(load_tokenizer(Path(tokenizer)))
-
-
-def _encode_chunk(records: Sequence[Record], tokenizer: str, sha256: str, image_tokens: int) -> list[tuple | str]:
-    """Per record ``(int32 ids, bool answers)``, or the reason why it cannot be encoded."""
-    encoder = prompt_encoder(tokenizer, sha256)
-    samples: list[tuple | str] = []
-    for record in records:
-        system = SYSTEM_PROMPT if record.system is None else record.system
-        try:
-            prompt = encoder.encode(record.turns, image_tokens=image_tokens, system=system)
-        except InputError as error:
-            samples.append(str(error))
-            continue
-        samples.append((prompt.input_ids.astype(np.int32), prompt.labels_mask))
-    return samples
 
 
 @dataclass(frozen=True)

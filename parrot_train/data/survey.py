@@ -21,7 +21,8 @@ from parrot_runtime.errors import InputError
 from parrot_runtime.language_id import identify
 from parrot_runtime.languages import BY_CODE
 from parrot_runtime.prompt import SYSTEM_PROMPT
-from parrot_train.data.cache import file_hash, prompt_encoder, unreadable
+from parrot_train.data.cache import file_hash, unreadable
+from parrot_train.data.encode import prompt_encoder
 from parrot_train.data.json_list import stream_json
 from parrot_train.data.records import UNDETERMINED, Problem, Record, parse_records
 from parrot_train.workers import map_chunks

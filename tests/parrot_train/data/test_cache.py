@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import PromptEncoder
-from parrot_train.data import cache
+from parrot_train.data import cache, encode
 from parrot_train.data.records import parse_records
 
 IMAGE_TOKENS = 5
@@ -51,7 +51,7 @@ def test_the_token_cache_is_used_again_and_follows_the_file(data, backbones, tmp
     path = data()
     first = open_store(path, backbones, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_build_tokens", lambda *_: pytest.fail("built again"))
+        patch.setattr(cache, "build_tokens", lambda *_: pytest.fail("built again"))
         assert open_store(path, backbones, tmp_path).folder == first.folder
     path.write_text(json.dumps(json.loads(path.read_text())[:7]))
     second = open_store(path, backbones, tmp_path)
@@ -73,7 +73,7 @@ def test_a_path_that_means_another_tokenizer_is_read_again(data, backbones, tmp_
 
 
 def test_worker_processes_give_the_same(data, backbones, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_CHUNK", 4)  # ten chunks: above the limit under which no process is started
+    monkeypatch.setattr(encode, "CHUNK", 4)  # ten chunks: above the limit under which no process is started
     path = data()
     alone = open_store(path, backbones, tmp_path)
     os.rename(alone.folder, tmp_path / "moved")
