@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from parrot_runtime.errors import InputError
 from parrot_train import extension, start
 from parrot_train.config import EXTEND, Stage, TrainConfig, section_of
 from parrot_train.config_files import to_mapping
@@ -88,6 +89,7 @@ def make_ready(request: StageRequest, ranks: Ranks) -> Ready:
     learned = adapted(model, stage, request.starts_from, origin["sha256"])
     set_trainable(model, request.stage, kept=_kept_experts(request, model))
     prepared = _prepare(files, request, model, tokenizer, ranks)
+    _check_pictures(prepared, request)
     heldout, asked = _heldout(asked_files, request, model, tokenizer, ranks) if asked_files else (None, {})
     note = _describe(request, model, prepared, origin, ranks) | asked
     kept = extension.stored_mixture(request.starts_from) if request.stage == EXTEND and ranks.main else {}
@@ -109,6 +111,15 @@ def _prepare(files: list[Path], request: StageRequest, model: Any, tokenizer: Pa
     return prepared
 
 
+def _check_pictures(prepared: Prepared, request: StageRequest) -> None:
+    """Raise InputError for a stage 1 in which nothing could be learnt."""
+    if request.stage == 1 and not prepared.conversations.image_counts.any():
+        raise InputError(
+            "none of stage 1's samples has a picture, and the projector, which alone learns, sees nothing else; name "
+            "data with pictures"
+        )
+
+
 def _heldout(
     files: list[Path], request: StageRequest, model: Any, tokenizer: Path, ranks: Ranks
 ) -> tuple[Any, dict[str, Any]]:
@@ -118,7 +129,10 @@ def _heldout(
     stage = request.config.stage(request.stage)
     prepared = _prepare(files, request, model, tokenizer, ranks)
     heldout = HeldOut(prepared.conversations, tokenizer, per_language=stage.eval_samples, seed=stage.seed)
-    return heldout, {"heldout": {"data": prepared.sources, "samples": heldout.counts()}}
+    told = {"data": prepared.sources, "samples": heldout.counts()}
+    if prepared.report:
+        told["left_out"] = prepared.report
+    return heldout, {"heldout": told}
 
 
 def _describe(

@@ -218,12 +218,12 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {width} x {height} is {width * height:,} pixels, the limit is {max_pixels:,}; "
-            "make the picture smaller, or raise the limit with --max-pixels"
+            "make the picture smaller (for parrot-run --max-pixels raises the limit)"
         )
     if max(width, height) ** 2 > _PADDING_FACTOR * max_pixels:
         raise ImageError(
             f"{name}: {width} x {height} is too narrow a strip to be padded to a square; "
-            "crop the picture, or raise the limit with --max-pixels"
+            "crop the picture (for parrot-run --max-pixels raises the limit)"
         )
 
 

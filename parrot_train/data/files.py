@@ -15,8 +15,9 @@ def data_files(config: TrainConfig, stage: Stage) -> list[Path]:
     files: list[Path] = []
     for name in config.files(stage):
         files.append(_nano_file(config, stage) if name == NANO else Path(name))
-    for path in files:
-        if files.count(path) > 1:
+    resolved = [path.resolve() for path in files]
+    for path, place in zip(files, resolved, strict=True):
+        if resolved.count(place) > 1:
             raise InputError(f"{path}: is named twice among the data files; name it once")
     _check_there(files, "--data")
     return files

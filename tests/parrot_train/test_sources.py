@@ -101,3 +101,28 @@ def test_the_stage_says_the_precision_not_the_environment(train, monkeypatch):
     monkeypatch.setattr(ParrotTrainer, "train", look)
     train(1, "stage1.precision=fp32")
     assert found == ["no"]
+
+
+def test_a_file_under_two_names_is_one(train, data):
+    path = data()
+    with pytest.raises(InputError, match="named twice"):
+        train(1, f"data.stage1=[{path}, {path.parent}/../{path.parent.name}/{path.name}]")
+
+
+def test_stage1_needs_pictures(train, data):
+    text_only = [record for record in json.loads(data().read_text()) if "image" not in record]
+    path = data(text_only, name="text.json")
+    with pytest.raises(InputError, match="none of stage 1's samples has a picture"):
+        train(1, f"data.stage1=[{path}]")
+
+
+def test_held_out_records_left_out_are_named(train, data):
+    path = data()
+    records = json.loads(path.read_text())
+    records[3] = {"id": "broken"}
+    heldout = data(records, name="heldout.json")
+    run = train(
+        1, f"data.heldout=[{heldout}]", "data.max_bad_fraction=0.5", "stage1.eval_steps=5", "stage1.eval_samples=1"
+    )
+    told = checkpoint.read_run(run)["heldout"]["left_out"]
+    assert [(problem["row"], problem["name"]) for problem in told["problems"]] == [(3, "broken")]
