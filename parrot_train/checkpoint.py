@@ -80,16 +80,14 @@ def read_run(run: Path) -> dict[str, Any] | None:
 
 def check_files(run: Path, note: Mapping[str, Any]) -> None:
     """Raise InputError unless the files of a finished run are those that ``note``, its ``run.json``, lists."""
-    for name, told in note.get("files", {}).items():
-        path = run / name
-        if not path.is_file():
-            raise InputError(f"{path}: is not there, though the run finished; train it again, or restore the file")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != told["sha256"]:
-                raise InputError(
-                    f"{path}: has changed since the run finished ({path.stat().st_size:,} bytes, {told['size']:,} "
-                    "then); train it again, or restore the file"
-                )
+    again = "train it again, or restore the file"
+    try:
+        change = _change(run, note.get("files", {}))
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: is not there, though the run finished; {again}") from error
+    if change is not None:
+        name, what = change
+        raise InputError(f"{run / name}: has changed since the run finished: it {what}; {again}")
 
 
 def known_languages(note: Mapping[str, Any]) -> list[str]:
@@ -114,7 +112,7 @@ def clear_run(run: Path) -> None:
     try:
         data = read_run(run) or {}
     except InputError:
-        data = {}  # what it was to say is lost; the names are those of every run
+        data = {}  # which files there were is lost with it: those of the new run replace them
     write_run(run, data | {"status": "cleared"})
     for name in (LOG_FILE, SKIPPED_FILE, CONFIG_FILE, *data.get("files", {})):
         (run / Path(name).name).unlink(missing_ok=True)
@@ -230,15 +228,21 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, or None: every file is there with its size and hash."""
     try:
         files = json.loads((checkpoint / _HASHES).read_text(encoding="utf-8"))["files"]
-        for name, expected in files.items():
-            path = checkpoint / name
-            if path.stat().st_size != expected["size"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                    return f"{name} has another content than was written"
+        change = _change(checkpoint, files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
+    return None if change is None else " ".join(change)
+
+
+def _change(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
+    """The first of ``files``, {name: {size, sha256}}, that is another one in ``folder``, and how it differs."""
+    for name, expected in files.items():
+        path = folder / name
+        if path.stat().st_size != expected["size"]:
+            return name, f"has {path.stat().st_size} bytes instead of {expected['size']}"
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                return name, "has another content than was written"
     return None
 
 

@@ -48,13 +48,17 @@ def results_of(study: Study) -> Results:
 
 def share(result: Mapping, languages: Iterable[str], measures: Sequence[str] = RIGHT) -> tuple[float, int]:
     """Per cent right, and of how many, over ``languages`` and ``measures`` together."""
+    right, total = _count(result, languages, measures)
+    return (100 * right / total if total else math.nan), total
+
+
+def _count(result: Mapping, languages: Iterable[str], measures: Sequence[str]) -> tuple[int, int]:
     cells = [
         cell
         for cell in result["cells"]
         if cell["level"] == "all" and cell["language"] in languages and cell["measure"] in measures
     ]
-    total = sum(cell["total"] for cell in cells)
-    return (100 * sum(cell["right"] for cell in cells) / total if total else math.nan), total
+    return sum(cell["right"] for cell in cells), sum(cell["total"] for cell in cells)
 
 
 @dataclass(frozen=True)
@@ -231,9 +235,8 @@ def _by_kind(study: Study, rows: Sequence[str], results: Results) -> Iterator[st
 
 def _guesses(by_seed: Mapping[int, dict]) -> bool:
     """Whether the 95 % interval (Wilson) of the four-option answers of all seeds reaches down to one of four."""
-    shares = [share(result, CODES, ("choice",)) for result in by_seed.values()]
-    total = sum(asked for _, asked in shares)
-    right = sum(round(value * asked / 100) for value, asked in shares if asked)
+    counts = [_count(result, CODES, KINDS["four-option"]) for result in by_seed.values()]
+    right, total = (sum(numbers) for numbers in zip(*counts, strict=True))
     return bool(total) and wilson(right, total)[0] <= 0.25
 
 

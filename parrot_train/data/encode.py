@@ -24,8 +24,6 @@ from parrot_train.workers import map_chunks
 
 # Records that a process takes at a time.
 CHUNK = 256
-# The arrays that are as long as all samples together.
-_LONG = {"tokens": np.dtype(np.int32), "answers": np.dtype(np.bool_)}
 
 
 @lru_cache(maxsize=2)
@@ -116,10 +114,12 @@ def _write(chunks: Iterator[list[Sample | Problem]], folder: Path) -> None:
                 continue
             small.add(one)
             tokens.write(one.ids.tobytes())
-            answers.write(one.answers.astype(np.bool_).tobytes())
-        for name, file in (("tokens", tokens), ("answers", answers)):
-            _to_npy(file, folder / f"{name}.npy", _LONG[name])
-            (folder / f"{name}.raw").unlink()
+            answers.write(one.answers.tobytes())
+        # As long as all samples together: how long is known only now.
+        _to_npy(tokens, folder / "tokens.npy", np.dtype(np.int32))
+        _to_npy(answers, folder / "answers.npy", np.dtype(np.bool_))
+    for name in ("tokens", "answers"):
+        (folder / f"{name}.raw").unlink()
     images, image_rows = _sorted(small.images, small.image_rows)
     codes, languages = _sorted(small.codes, small.languages)
     arrays = {
