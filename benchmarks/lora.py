@@ -8,6 +8,7 @@ adapters beside rounded weights, how far the published model is from the one tha
 the next answer token, and both models' loss and letters.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def main(stage1: Path, steps: int, rates: str, rank: int, samples: int, folder: 
                 CLI / "parrot-train", "stage2", "--config", "nano", "--from", stage1, "-o", run, *options, "--force"
             )
         config = load_config("nano", [*settings, "stage2.eval_steps=1", f"stage2.eval_samples={samples}"])
-        ready = make_ready(StageRequest(2, config, output=run, source=stage1), Ranks())
+        with ExitStack() as held:
+            ready = make_ready(StageRequest(2, config, output=run, source=stage1), Ranks(), held)
         published = load_checkpoint(run)
         found = asked(ready.heldout, published)
         (checkpoint,) = (run / CHECKPOINTS).glob("checkpoint-*")

@@ -32,8 +32,9 @@ def training_arguments(
     Raises InputError as ``check_batches`` does.
     """
     cuda = torch.cuda.is_available()
-    # Where `accelerate launch` has set it, it would go before the stage's own.
+    # Where `accelerate launch` has set them, they would go before the stage's own; and compiled, a model is another.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if stage.precision == "bf16" else "no"
+    os.environ["ACCELERATE_DYNAMO_BACKEND"] = "no"
     return TrainingArguments(
         output_dir=str(run / CHECKPOINTS),
         per_device_train_batch_size=stage.micro_batch,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_runtime.publish import write_file
+from parrot_runtime.publish import check_output, write_file
 from parrot_train.data.records import UNDETERMINED
 from parrot_train.shards import AGAIN, is_lora_checkpoint
 from parrot_train.zero import is_zero_checkpoint, read_zero_checkpoint
@@ -44,10 +44,12 @@ _STEP = re.compile(r"checkpoint-(\d+)")
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Own the run folder while training in it. Raises InputError at once when another process does.
+    """Own the run folder while training in it.
 
-    The kernel drops the lock with its process, however that ends.
+    Raises InputError at once when another process does, or when there can be no such folder. The kernel drops the lock
+    with its process, however that ends.
     """
+    check_output(run)
     run.mkdir(parents=True, exist_ok=True)
     with (run / _LOCK_FILE).open("a+") as file:
         try:

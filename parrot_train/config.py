@@ -69,6 +69,7 @@ class DataConfig:
     image_folder: str | None = setting(None, "folder of the images; null means the folder of each JSON file")
     nano_folder: str = setting("runs/nano/data", "where the nano world is written")
     max_length: int = setting(2048, "longest sample in tokens, image tokens included; the rest of a longer one is cut")
+    max_pixels: int = setting(16_000_000, "largest picture that is read, in pixels; a larger one is a bad record")
     max_bad_fraction: float = setting(
         0.0, "share of bad records skipped by rule and reported; above it the run refuses"
     )
@@ -82,6 +83,7 @@ class DataConfig:
             0.0 <= self.max_bad_fraction < 1.0, "max_bad_fraction", self.max_bad_fraction, "at least 0 and below 1"
         )
         _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
+        _require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
         _require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
 
 
@@ -256,7 +258,7 @@ class ExtendConfig(StageConfig):
 class TrainConfig:
     """Everything that decides a run; ``run.json`` stores it whole."""
 
-    name: str = setting("unnamed", "names the runs: runs/<name>/stage1, stage2 and extend")
+    name: str = setting("unnamed", "names the runs: runs/<name>/stage1, stage2 and extend; by default as the file")
     backbones: BackboneConfig = field(default_factory=BackboneConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

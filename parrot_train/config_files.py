@@ -36,6 +36,9 @@ _Loader.add_implicit_resolver(
 )
 
 
+_NO_NAME = re.compile(r"[^\w.-]+")
+
+
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
@@ -76,7 +79,8 @@ def load_config(name: str = NANO, overrides: Sequence[str] = ()) -> TrainConfig:
         data = data.get("settings")
         if not isinstance(data, Mapping):
             raise InputError(f"--config {name}: has no 'settings'; expected the run.json of a run, or a YAML file")
-    data = dict(data)
+    # Two files of a user's without a name would share one run folder.
+    data = {"name": _NO_NAME.sub("-", Path(name).stem)} | dict(data)
     for override in overrides:
         _apply(data, override)
     return from_mapping(TrainConfig, data, where=f"config {name}")

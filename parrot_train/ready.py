@@ -1,6 +1,7 @@
 """What a stage needs before it begins: its model, its checked data, and the beginning of ``run.json``."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from parrot_train.data.files import data_files, heldout_files
 from parrot_train.data.prepare import Prepared, prepare, worker_count
 from parrot_train.distributed import Ranks, parameter_count
 from parrot_train.lora import Learned, adapted
+from parrot_train.nano.world import reading
 from parrot_train.provenance import ALONE, describe_origin
 from parrot_train.recipe import image_recipe
 from parrot_train.sharding import deepspeed_settings, describe, start_deepspeed
@@ -59,8 +61,11 @@ class Ready:
     learned: Learned | None
 
 
-def make_ready(request: StageRequest, ranks: Ranks) -> Ready:
-    """Model, tokenizer file and checked data; in the run folder nothing is written but what ``start`` needs."""
+def make_ready(request: StageRequest, ranks: Ranks, held: ExitStack) -> Ready:
+    """Model, tokenizer file and checked data; in the run folder nothing is written but what ``start`` needs.
+
+    ``held`` keeps a nano world that is read from being replaced.
+    """
     import torch
 
     from parrot_train.arguments import check_batches, training_arguments
@@ -68,8 +73,11 @@ def make_ready(request: StageRequest, ranks: Ranks) -> Ready:
     from parrot_train.reports import check_reports
 
     config, stage = request.config, request.config.stage(request.stage)
-    files = ranks.from_main(lambda: data_files(config, request.stage))  # before a large model is read
-    asked_files = ranks.from_main(lambda: heldout_files(config, request.stage, files)) if stage.eval_steps else []
+    # Before a large model is read.
+    files = ranks.from_main(lambda: held.enter_context(reading(data_files(config, request.stage))))
+    asked_files = []
+    if stage.eval_steps:
+        asked_files = ranks.from_main(lambda: held.enter_context(reading(heldout_files(config, request.stage, files))))
     check_batches(stage, ranks.world)
     if ranks.main:
         check_reports(stage, section_of(request.stage))

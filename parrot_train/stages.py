@@ -67,7 +67,7 @@ def run_stage(request: StageRequest) -> dict[str, Any] | None:
 
         old = ranks.from_main(admit)
         done = old is not None and old.get("status") == "finished"
-        note = old if done else _train(request, old, ranks, signals)
+        note = old if done else _train(request, old, ranks, signals, main_only)
     return note if ranks.main else None
 
 
@@ -103,7 +103,9 @@ def _admit(request: StageRequest) -> dict[str, Any] | None:
     )
 
 
-def _train(request: StageRequest, old: dict[str, Any] | None, ranks: Ranks, signals: Signals) -> dict[str, Any]:
+def _train(
+    request: StageRequest, old: dict[str, Any] | None, ranks: Ranks, signals: Signals, held: ExitStack
+) -> dict[str, Any]:
     import torch
 
     if not torch.cuda.is_available():
@@ -113,7 +115,7 @@ def _train(request: StageRequest, old: dict[str, Any] | None, ranks: Ranks, sign
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading and saving weights: the bars of data and training say what takes time
-    ready = make_ready(request, ranks)
+    ready = make_ready(request, ranks, held)
     note, run = ready.note, request.run
     checkpoint = ranks.from_main(lambda: _begin(request, old, ready))
 

@@ -35,6 +35,7 @@ MAX_BYTES = 64 << 20
 # A strip picture is mostly padding: the padded square may hold this many times the pixels a picture may.
 _PADDING_FACTOR = 16
 _STRIP_PIXELS = 1 << 22
+_HIGHER = "raise the limit (--max-pixels of parrot-run, data.max_pixels of a training)"
 _WHITE = (255, 255, 255)
 
 # First bytes -> Pillow's name of the format. The plugin is chosen here, so that no other parser sees the bytes.
@@ -218,12 +219,11 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {width} x {height} is {width * height:,} pixels, the limit is {max_pixels:,}; "
-            "make the picture smaller (for parrot-run --max-pixels raises the limit)"
+            f"make the picture smaller, or {_HIGHER}"
         )
     if max(width, height) ** 2 > _PADDING_FACTOR * max_pixels:
         raise ImageError(
-            f"{name}: {width} x {height} is too narrow a strip to be padded to a square; "
-            "crop the picture (for parrot-run --max-pixels raises the limit)"
+            f"{name}: {width} x {height} is too narrow a strip to be padded to a square; crop the picture, or {_HIGHER}"
         )
 
 

@@ -23,9 +23,9 @@ def check_output(folder: Path) -> None:
     """Raise InputError unless ``folder`` can be written or made, before work is done for it. Nothing is made."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise InputError(f"-o {folder}: {there} is a file; give a folder")
+        raise InputError(f"{folder}: {there} is a file; give another folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"-o {folder}: {there} cannot be written; give another folder")
+        raise InputError(f"{folder}: {there} cannot be written; give another folder")
 
 
 def write_file(path: Path, data: bytes) -> None:

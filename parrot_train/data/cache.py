@@ -22,10 +22,11 @@ from parrot_runtime.prompt import SYSTEM_PROMPT
 from parrot_runtime.publish import write_file
 from parrot_train.data.encode import build_tokens
 from parrot_train.data.records import Problem
+from parrot_train.data.strings import StoredStrings
 from parrot_train.workers import map_chunks
 
 FOLDER = ".parrot-cache"
-_VERSION = 1
+_VERSION = 2
 # Images that a process takes at a time.
 _CHUNK = 256
 
@@ -55,8 +56,8 @@ class TokenStore:
     image_offsets: np.ndarray
     languages: np.ndarray
     rows: np.ndarray
-    names: list[str]
-    images: list[str]
+    names: Sequence[str]
+    images: Sequence[str]
     language_codes: list[str]
     problems: list[Problem]
 
@@ -94,8 +95,9 @@ def token_store(path: Path, tokenizer: Path, *, image_tokens: int, workers: int,
 def _open_tokens(path: Path, folder: Path, digest: str) -> TokenStore:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    strings = {name: StoredStrings(folder, name) for name in ("names", "images")}
     problems = [Problem(str(path), *problem) for problem in meta.pop("problems")]
-    return TokenStore(path, folder, digest, problems=problems, **arrays, **meta)
+    return TokenStore(path, folder, digest, problems=problems, **arrays, **strings, **meta)
 
 
 @contextmanager
@@ -112,37 +114,44 @@ class ImageStore:
     """The images of one file: their paths, what is wrong with some, and their pixels where they are cached.
 
     ``pixels`` is ``uint8[images, 3, size, size]``, padded and resized but not yet normalised; None means that the
-    loading workers decode. ``bad`` maps a row to the reason.
+    loading workers decode. ``bad`` maps a row to the reason. None is larger than ``max_pixels``.
     """
 
-    paths: list[Path]
+    paths: Sequence[Path]
     bad: dict[int, str]
     pixels: np.ndarray | None
-    key: str
+    max_pixels: int
 
 
 def image_store(
-    folder: Path, images: list[str], root: Path, recipe: ImageRecipe, *, keep_pixels: bool, workers: int
+    folder: Path, paths: Sequence[Path], recipe: ImageRecipe, *, keep_pixels: bool, max_pixels: int, workers: int
 ) -> ImageStore:
     """Decode every image once: a check always, and a memory-mapped cache in ``folder`` with ``keep_pixels``.
 
     A second call with unchanged files (size and time of change) only compares those.
     """
-    paths = [root / image for image in images]
-    signature = hashlib.sha256(json.dumps([_stat(path) for path in paths]).encode()).hexdigest()
+    signature = _signature(paths, max_pixels)
     key = hashlib.sha256(json.dumps([_VERSION, asdict(recipe)]).encode()).hexdigest()[:12]
     note, array = folder / f"images-{key}.json", folder / f"pixels-{key}.npy"
     with _alone(folder):
         known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
         if known.get("signature") != signature or (keep_pixels and not array.is_file()):
-            bad = _decode_all(paths, recipe, array if keep_pixels else None, workers)
+            bad = _decode_all(paths, (recipe, max_pixels), array if keep_pixels else None, workers)
             known = {"signature": signature, "bad": {str(row): reason for row, reason in bad.items()}}
             if not keep_pixels:
                 array.unlink(missing_ok=True)  # of older image files
             write_file(note, json.dumps(known, ensure_ascii=False).encode())
     bad = {int(row): reason for row, reason in known["bad"].items()}
     pixels = np.load(array, mmap_mode="r") if keep_pixels else None
-    return ImageStore(paths, bad, pixels, f"{key}-{signature[:12]}")
+    return ImageStore(paths, bad, pixels, max_pixels)
+
+
+def _signature(paths: Sequence[Path], max_pixels: int) -> str:
+    """What is another one once a file has changed, or the limit."""
+    digest = hashlib.sha256(str(max_pixels).encode())
+    for path in paths:
+        digest.update(str(_stat(path)).encode())
+    return digest.hexdigest()
 
 
 def _stat(path: Path) -> list[int]:
@@ -153,18 +162,20 @@ def _stat(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _decode_all(paths: list[Path], recipe: ImageRecipe, array: Path | None, workers: int) -> dict[int, str]:
-    """Decode all images, into the .npy file ``array`` if given; return the unreadable ones."""
+def _decode_all(
+    paths: Sequence[Path], how: tuple[ImageRecipe, int], array: Path | None, workers: int
+) -> dict[int, str]:
+    """Decode all images, by recipe and limit, into the .npy file ``array`` if given; return the unreadable ones."""
     bad: dict[int, str] = {}
     beside = array.with_suffix(f".{os.getpid()}.partial") if array else None
-    shape = (len(paths), 3, recipe.size, recipe.size)
+    shape = (len(paths), 3, how[0].size, how[0].size)
     if array:
         for left in array.parent.glob(f"{array.stem}.*.partial"):  # by one that was killed: this folder is locked
             left.unlink(missing_ok=True)
     try:
         pixels = _reserved(beside, shape) if beside and paths else None
         row = 0
-        arguments = (recipe, pixels is not None)
+        arguments = (*how, pixels is not None)
         for chunk in map_chunks(_decode_chunk, paths, arguments, workers=workers, size=_CHUNK, label="images"):
             for image in chunk:
                 if isinstance(image, str):
@@ -201,32 +212,34 @@ def _reserved(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return pixels
 
 
-def unreadable(paths: Sequence[Path], *, workers: int) -> dict[int, str]:
+def unreadable(paths: Sequence[Path], *, max_pixels: int, workers: int) -> dict[int, str]:
     """Decode every picture and keep none; the places in ``paths`` of those that cannot be, with the reason."""
-    chunks = map_chunks(_reasons, paths, workers=workers, size=_CHUNK, label="images")
+    chunks = map_chunks(_reasons, paths, (max_pixels,), workers=workers, size=_CHUNK, label="images")
     reasons = enumerate(reason for chunk in chunks for reason in chunk)
     return {place: reason for place, reason in reasons if reason is not None}
 
 
-def _reasons(paths: Sequence[Path]) -> list[str | None]:
-    return [_reason(path) for path in paths]
+def _reasons(paths: Sequence[Path], max_pixels: int) -> list[str | None]:
+    return [_reason(path, max_pixels) for path in paths]
 
 
-def _reason(path: Path) -> str | None:
+def _reason(path: Path, max_pixels: int) -> str | None:
     try:
-        read_image(path)
+        read_image(path, max_pixels=max_pixels)
     except InputError as error:
         return str(error)
     return None
 
 
-def _decode_chunk(paths: Sequence[Path], recipe: ImageRecipe, keep: bool) -> list[np.ndarray | str | None]:
-    return [_decode(path, recipe, keep) for path in paths]
+def _decode_chunk(
+    paths: Sequence[Path], recipe: ImageRecipe, max_pixels: int, keep: bool
+) -> list[np.ndarray | str | None]:
+    return [_decode(path, recipe, max_pixels, keep) for path in paths]
 
 
-def _decode(path: Path, recipe: ImageRecipe, keep: bool) -> np.ndarray | str | None:
+def _decode(path: Path, recipe: ImageRecipe, max_pixels: int, keep: bool) -> np.ndarray | str | None:
     try:
-        image = read_image(path)
+        image = read_image(path, max_pixels=max_pixels)
         return to_bytes(preprocess(image, recipe), recipe) if keep else None
     except InputError as error:
         return str(error)

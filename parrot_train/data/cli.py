@@ -40,8 +40,15 @@ def _show(as_json: bool, result: Callable[[], Any], lines: Callable[[], Iterable
 @_FILES
 @_IMAGES
 @click.option("--tokenizer", metavar="FILE", type=_PATH, help="tokenizer.json or its folder: lengths in tokens too.")
-@click.option("--image-tokens", default=577, show_default=True, help="Positions of a picture.")
-@click.option("--max-length", default=2048, show_default=True, help="Longest sample in tokens.")
+@click.option(
+    "--image-tokens", type=click.IntRange(min=1), default=577, show_default=True, help="Positions of a picture."
+)
+@click.option(
+    "--max-length", type=click.IntRange(min=8), default=2048, show_default=True, help="Longest sample in tokens."
+)
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), default=16_000_000, show_default=True, help="Largest picture."
+)
 @click.option("--report", metavar="FILE", type=_PATH, help="Write every error and warning as JSON.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes [one per core, 16 at most].")
 @_FORCE
@@ -53,6 +60,7 @@ def check(
     tokenizer: Path | None,
     image_tokens: int,
     max_length: int,
+    max_pixels: int,
     report: Path | None,
     workers: int | None,
     force: bool,
@@ -62,6 +70,7 @@ def check(
 
     Example: parrot-train data check train.json --tokenizer models/qwen --report report.json
     """
+    from parrot_runtime.errors import InputError
     from parrot_train.data import survey_report
     from parrot_train.data.survey import TokenCount, survey
     from parrot_train.workers import core_count
@@ -69,8 +78,11 @@ def check(
     count = None
     if tokenizer is not None:
         file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+        if not file.is_file():
+            raise InputError(f"--tokenizer {tokenizer}: there is no {file}; give a tokenizer.json or its folder")
         count = TokenCount(file, image_tokens, max_length)
-    found = survey(files, images=images, count=count, workers=min(16, core_count()) if workers is None else workers)
+    workers = min(16, core_count()) if workers is None else workers
+    found = survey(files, images=images, count=count, max_pixels=max_pixels, workers=workers)
     if report is not None:
         survey_report.write_report(report, found, force=force)
     _show(as_json, lambda: survey_report.as_data(found), lambda: survey_report.describe(found))

@@ -163,14 +163,14 @@ class Conversations(Dataset):
         if not images:
             return torch.empty(0, 3, self.recipe.size, self.recipe.size)
         if self._stores[0][1].pixels is None:
-            return torch.from_numpy(np.stack([self._decode(self._stores[part][1].paths[row]) for part, row in images]))
+            return torch.from_numpy(np.stack([self._decode(self._stores[part][1], row) for part, row in images]))
         pixels = np.stack([self._stores[part][1].pixels[row] for part, row in images])
         # The operations of the runtime's preprocess, in its order and in its float64: bit-equal to it.
         return torch.from_numpy(pixels).double().div_(255.0).sub_(self._mean).div_(self._std).float()
 
-    def _decode(self, path: Path) -> np.ndarray:
+    def _decode(self, images: ImageStore, row: int) -> np.ndarray:
         try:
-            return preprocess(read_image(path), self.recipe)
+            return preprocess(read_image(images.paths[row], max_pixels=images.max_pixels), self.recipe)
         except InputError as error:
             raise ImageChangedError(f"{error}; the file was readable when training started") from error
 

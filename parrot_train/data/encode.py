@@ -20,6 +20,7 @@ from parrot_runtime.publish import publish_directory
 from parrot_runtime.tokenizer import load_tokenizer
 from parrot_train.data.json_list import stream_json
 from parrot_train.data.records import Problem, parse_records
+from parrot_train.data.strings import save_strings
 from parrot_train.workers import map_chunks
 
 # Records that a process takes at a time.
@@ -131,7 +132,9 @@ def _write(chunks: Iterator[list[Sample | Problem]], folder: Path) -> None:
     }
     for name, numbers in arrays.items():
         np.save(folder / f"{name}.npy", numbers)
-    meta = {"names": small.names, "images": images, "language_codes": codes, "problems": problems}
+    save_strings(folder, "names", small.names)
+    save_strings(folder, "images", images)
+    meta = {"language_codes": codes, "problems": problems}
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from parrot_train.data.cache import image_store, token_store
 from parrot_train.data.check import find_problems, judge
 from parrot_train.data.collator import Conversations, Samples
 from parrot_train.data.records import Problem
+from parrot_train.data.strings import Paths
 from parrot_train.workers import core_count
 
 _MOST_WORKERS = 16
@@ -53,8 +54,14 @@ def prepare(
     for path in files:
         store = token_store(path, tokenizer, image_tokens=image_tokens, workers=workers, fallback=fallback)
         root = Path(data.image_folder) if data.image_folder else path.parent
-        keep = data.image_cache != "none"
-        images = image_store(store.folder, store.images, root, recipe, keep_pixels=keep, workers=workers)
+        images = image_store(
+            store.folder,
+            Paths(root, store.images),
+            recipe,
+            keep_pixels=data.image_cache != "none",
+            max_pixels=data.max_pixels,
+            workers=workers,
+        )
         samples = Samples(store, image_tokens=image_tokens, max_length=data.max_length)
         found = find_problems(samples, store, images)
         bad_rows = [problem.row for problem in found]

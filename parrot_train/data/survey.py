@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from parrot_runtime.errors import InputError
+from parrot_runtime.image import MAX_PIXELS
 from parrot_runtime.language_id import identify
 from parrot_runtime.languages import BY_CODE
 from parrot_runtime.prompt import SYSTEM_PROMPT
@@ -102,10 +103,18 @@ class _Seen:
     tokens: int
 
 
-def survey(files: Sequence[Path], *, images: Path | None, count: TokenCount | None, workers: int) -> Survey:
+def survey(
+    files: Sequence[Path],
+    *,
+    images: Path | None,
+    count: TokenCount | None,
+    workers: int,
+    max_pixels: int = MAX_PIXELS,
+) -> Survey:
     """Look at every record and every picture of ``files``, of which ``images`` is the folder (by default each file's).
 
-    Raises InputError for a file that cannot be read as a list; whatever is wrong with records is in the result.
+    A picture of more than ``max_pixels`` is an error. Raises InputError for a file that cannot be read as a list;
+    whatever is wrong with records is in the result.
     """
     if count:
         prompt_encoder(*count.encoder_of)
@@ -123,7 +132,7 @@ def survey(files: Sequence[Path], *, images: Path | None, count: TokenCount | No
                 rows.add(number, result, images or path.parent)
         found.files[str(path)] = total
     found.pictures = len(rows.pictures)
-    found.errors += rows.picture_problems(files, workers)
+    found.errors += rows.picture_problems(files, max_pixels, workers)
     found.errors.sort(key=lambda problem: (list(found.files).index(problem.file), problem.row))
     for duplicate, language in rows.duplicates(files):
         found.duplicates.append(duplicate)
@@ -229,9 +238,9 @@ class _Rows:
         for keys, key in zip(self._keys, seen.keys, strict=True):
             keys.append(key)
 
-    def picture_problems(self, files: Sequence[Path], workers: int) -> list[Problem]:
+    def picture_problems(self, files: Sequence[Path], max_pixels: int, workers: int) -> list[Problem]:
         """One problem for each record that has a picture which cannot be read, the first of them."""
-        bad = unreadable([Path(path) for path in self.pictures], workers=workers)
+        bad = unreadable([Path(path) for path in self.pictures], max_pixels=max_pixels, workers=workers)
         if not bad:
             return []
         problems: dict[int, Problem] = {}

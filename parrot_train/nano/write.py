@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
 from parrot_runtime.prompt import IMAGE_PLACEHOLDER
-from parrot_runtime.publish import publish_directory
 from parrot_train.config import NanoDataConfig
+from parrot_train.nano import world
 from parrot_train.nano.draw import render
 from parrot_train.nano.grammar import GRAMMARS
 from parrot_train.nano.lessons import questions_on
@@ -78,27 +77,11 @@ def ensure_data(folder: Path, config: NanoDataConfig, *, workers: int | None = N
     """Write the training files under ``folder`` unless they are there; the JSON files of stage1, stage2 and heldout.
 
     A folder that holds another world than ``config`` asks for is replaced. ``workers`` processes draw, one per core
-    when it is None; a terminal shows how far they are. Raises InputError for a folder that holds anything else.
+    when it is None; a terminal shows how far they are. Raises InputError as ``world.ensure`` does.
     """
-    wanted = _fingerprint(config)
-    stamp = folder / "world.json"
-    if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
-        check_replaceable(folder)
-        with publish_directory(folder, force=True) as beside:
-            _write_world(beside, config, core_count() if workers is None else workers)
-            (beside / "world.json").write_text(json.dumps(wanted), "utf-8")
+    processes = core_count() if workers is None else workers
+    world.ensure(folder, _fingerprint(config), lambda beside: _write_world(beside, config, processes))
     return {name: folder / f"{name}.json" for name in ("stage1", "stage2", "heldout")}
-
-
-def check_replaceable(folder: Path) -> None:
-    """Raise InputError for a path that is not free, nor empty, nor a nano world's folder."""
-    if folder.is_dir():
-        foreign = next(iter(folder.iterdir()), None)
-        if foreign is None or (folder / "world.json").is_file():
-            return
-        raise InputError(f"{folder}: holds {foreign.name} and no nano world; give another folder")
-    if folder.exists():
-        raise InputError(f"{folder}: is a file; give a folder for the nano world")
 
 
 def _fingerprint(config: NanoDataConfig) -> dict:
@@ -181,23 +164,21 @@ def ensure_evaluation(folder: Path, *, seed: int = 1, languages: tuple[str, ...]
     Per category: CHOICE_ROWS with four options, YES_NO_PAIRS of a Yes and a No question about one picture, OPEN_ROWS
     with an answer in words.
     """
-    stamp = folder / "world.json"
     wanted = {"format": 2, "seed": seed, "rows": [CHOICE_ROWS, YES_NO_PAIRS, OPEN_ROWS]}
     if languages != CODES:
         wanted["languages"] = list(languages)
     files = {code: folder / f"nano_{'cn' if code == 'zh' else code}.tsv" for code in languages}
-    if not (stamp.is_file() and json.loads(stamp.read_text("utf-8")) == wanted):
-        check_replaceable(folder)
-        with publish_directory(folder, force=True) as beside:
-            asked = [(scene, questions) for scene, questions in _evaluation_questions(seed)]
-            chunks = map_chunks(_jpegs, [scene for scene, _ in asked], workers=core_count(), size=DRAWN_AT_ONCE)
-            pictures = [picture for chunk in chunks for picture in chunk]
-            for code, path in files.items():
-                rows = _rows(pictures, [[by_language[code] for by_language in questions] for _, questions in asked])
-                _write_tsv(beside / path.name, rows)
-            stamp_text = json.dumps(wanted)
-            (beside / "world.json").write_text(stamp_text, "utf-8")
+    world.ensure(folder, wanted, lambda beside: _write_evaluation(beside, files, seed))
     return files
+
+
+def _write_evaluation(folder: Path, files: Mapping[str, Path], seed: int) -> None:
+    asked = list(_evaluation_questions(seed))
+    chunks = map_chunks(_jpegs, [scene for scene, _ in asked], workers=core_count(), size=DRAWN_AT_ONCE)
+    pictures = [picture for chunk in chunks for picture in chunk]
+    for code, path in files.items():
+        rows = _rows(pictures, [[by_language[code] for by_language in questions] for _, questions in asked])
+        _write_tsv(folder / path.name, rows)
 
 
 def _in_every_language(ask: Callable[[str, random.Random], Question | None], key: str) -> dict[str, Question] | None:

@@ -38,6 +38,14 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not(tmp_path):
         pass
 
 
+def test_a_file_is_no_place_for_a_run(tmp_path):
+    (tmp_path / "file").write_text("precious")
+    for run in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match="file is a file; give another folder"), checkpoint.locked(run):
+            pass
+    assert (tmp_path / "file").read_text() == "precious"
+
+
 def test_the_newest_whole_checkpoint_is_taken_and_damaged_ones_are_named(tmp_path):
     for step in (9, 10, 100):
         make_checkpoint(tmp_path, step)

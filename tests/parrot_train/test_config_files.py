@@ -69,6 +69,14 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
     assert load_config(str(path)).stage1.learning_rate == 0.001
 
 
+def test_a_file_without_a_name_names_the_runs_itself(tmp_path):
+    for file, name in (("first.yaml", "first"), ("my try, 2.yml", "my-try-2"), ("benimşehrim.yaml", "benimşehrim")):
+        (tmp_path / file).write_text("stage1: {epochs: 2}")
+        assert load_config(str(tmp_path / file)).name == name
+    (tmp_path / "first.yaml").write_text("name: other")
+    assert load_config(str(tmp_path / "first.yaml")).name == "other"
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

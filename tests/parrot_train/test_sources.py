@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from parrot_runtime.errors import InputError
 from parrot_train import checkpoint
+from parrot_train.config_files import load_config
+from parrot_train.nano.write import ensure_data
 from parrot_train.signals import InterruptedRunError
+from parrot_train.stages import StageRequest, run_stage
 from parrot_train.trainer import ParrotTrainer
 
 
@@ -101,6 +105,39 @@ def test_the_stage_says_the_precision_not_the_environment(train, monkeypatch):
     monkeypatch.setattr(ParrotTrainer, "train", look)
     train(1, "stage1.precision=fp32")
     assert found == ["no"]
+
+
+def test_the_stage_says_whether_a_model_is_compiled(train, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "inductor")
+    found = []
+    fit = ParrotTrainer.train
+
+    def look(self, **arguments):
+        found.append(str(self.accelerator.state.dynamo_plugin.backend))
+        return fit(self, **arguments)
+
+    monkeypatch.setattr(ParrotTrainer, "train", look)
+    train(1)
+    assert found == ["NO"]
+
+
+def test_a_nano_world_is_not_drawn_anew_under_a_training(config_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = [f"nano.{part}_scenes=8" for part in ("stage1", "stage2", "heldout")]
+    config = load_config(config_file, [*small, "data.max_length=1000", "stage1.max_steps=1"])
+    folder, refused = Path(config.data.nano_folder), []
+    fit = ParrotTrainer.train
+
+    def meanwhile(self, **arguments):
+        with pytest.raises(InputError, match="a training reads the world there") as caught:
+            ensure_data(folder, replace(config.nano, stage1_scenes=9), workers=0)
+        refused.append(str(caught.value))
+        return fit(self, **arguments)
+
+    monkeypatch.setattr(ParrotTrainer, "train", meanwhile)
+    run_stage(StageRequest(1, config))
+    assert len(refused) == 1
+    ensure_data(folder, replace(config.nano, stage1_scenes=9), workers=0)  # nobody reads it any more
 
 
 def test_a_file_under_two_names_is_one(train, data):

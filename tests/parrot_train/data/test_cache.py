@@ -1,6 +1,7 @@
 """Token and image caches: exact contents, reuse, and rebuilding when an input changes."""
 
 import json
+import math
 import os
 import resource
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_runtime.image import ImageRecipe, preprocess, read_image
+from parrot_runtime.image import MAX_PIXELS, ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import PromptEncoder
 from parrot_train.data import cache, encode
 from parrot_train.data.records import parse_records
+from parrot_train.data.strings import Paths
 
 IMAGE_TOKENS = 5
 RECIPE = ImageRecipe.clip(16)
@@ -101,8 +103,9 @@ def test_a_missing_file_is_one_line(backbones, tmp_path):
         open_store(tmp_path / "none.json", backbones, tmp_path)
 
 
-def images(store, path, keep=True):
-    return cache.image_store(store.folder, store.images, path.parent, RECIPE, keep_pixels=keep, workers=0)
+def images(store, path, keep=True, max_pixels=MAX_PIXELS):
+    paths = Paths(path.parent, store.images)
+    return cache.image_store(store.folder, paths, RECIPE, keep_pixels=keep, max_pixels=max_pixels, workers=0)
 
 
 def test_cached_pixels_are_the_bytes_before_normalising(data, backbones, tmp_path):
@@ -126,7 +129,7 @@ def test_images_are_decoded_once_and_again_after_a_change(data, backbones, tmp_p
     first = images(store, path, keep)
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_decode_all", lambda *_: pytest.fail("decoded again"))
-        assert images(store, path, keep).key == first.key
+        assert images(store, path, keep).bad == first.bad == {}
     picture.write_bytes(whole[:50])
     broken = images(store, path, keep)
     assert list(broken.bad) == [2]
@@ -136,6 +139,19 @@ def test_images_are_decoded_once_and_again_after_a_change(data, backbones, tmp_p
     assert "no such" in images(store, path, keep).bad[2]
     picture.write_bytes(whole)
     assert images(store, path, keep).bad == {}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_another_limit_is_another_check(data, backbones, tmp_path, keep):
+    path = data()
+    store = open_store(path, backbones, tmp_path)
+    sizes = [math.prod(read_image(path.parent / name).size) for name in store.images]
+    size = max(sizes)
+    assert images(store, path, keep, max_pixels=size).bad == {}
+    refused = images(store, path, keep, max_pixels=size - 1).bad
+    assert list(refused) == [row for row, each in enumerate(sizes) if each == size]
+    assert all(f"the limit is {size - 1:,}" in reason for reason in refused.values())
+    assert images(store, path, keep, max_pixels=size).bad == {}
 
 
 def test_a_check_without_pixels_does_not_pass_for_a_pixel_cache(data, backbones, tmp_path):

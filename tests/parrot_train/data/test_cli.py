@@ -7,7 +7,9 @@ from chat_server import serving
 from small_records import record
 from small_translation import DICTIONARY, conversation, expected
 
+from parrot_runtime.image import MAX_PIXELS
 from parrot_train.cli import main
+from parrot_train.config import DataConfig
 
 
 @pytest.fixture
@@ -36,6 +38,23 @@ def test_check_prints_the_table_and_ends_with_2_on_errors(parrot, data, backbone
     _, err = parrot("check", tmp_path / "none.json", code=2)
     assert "there is no such file" in err
     assert err.count("\n") == 1
+
+
+def test_check_refuses_settings_that_mean_nothing(parrot, data, tmp_path):
+    path = data()
+    _, err = parrot("check", path, "--tokenizer", tmp_path / "nope", code=2)
+    assert "there is no" in err
+    assert err.count("\n") == 1
+    for option in ("--image-tokens", "--max-length", "--max-pixels"):
+        parrot("check", path, option, -1, code=2)
+
+
+def test_the_largest_picture_is_that_of_a_training(parrot, data):
+    path = data()
+    _, err = parrot("check", path, "--max-pixels", 5, "--workers", 0, code=2)
+    assert "the limit is 5" in err
+    (option,) = (each for each in main.commands["data"].commands["check"].params if each.name == "max_pixels")
+    assert option.default == DataConfig().max_pixels == MAX_PIXELS
 
 
 def test_stats_partition_and_mix(parrot, data, tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader
 
@@ -161,6 +162,19 @@ def test_fifty_are_shown_and_the_rest_counted(data, ready):
     lines = str(caught.value).splitlines()
     assert len(lines) == 52
     assert lines[-1].strip() == "… and 13 more"
+
+
+@pytest.mark.parametrize("image_cache", ["pixels", "none"])
+def test_a_picture_above_the_limit_is_a_bad_record_until_the_limit_is_raised(data, ready, image_cache):
+    path = data()
+    Image.new("RGB", (4001, 4001), "green").save(path.parent / "pictures" / "1.png")
+    with pytest.raises(BadRecordsError, match=r"1\.png: 4001 x 4001 is 16,008,001 pixels.*data\.max_pixels"):
+        ready(path, image_cache=image_cache)
+    conversations = ready(path, image_cache=image_cache, max_pixels=4001**2).conversations
+    number = next(each for each in range(len(conversations)) if conversations.origin(each)[1] == 1)
+    pixels = conversations.__getitems__([number])["pixel_values"]
+    expected = preprocess(Image.new("RGB", (4001, 4001), "green"), RECIPE)
+    np.testing.assert_array_equal(pixels[0], expected)
 
 
 def test_an_image_lost_after_the_check_is_an_error_and_not_another_image(data, ready):
