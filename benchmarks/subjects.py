@@ -41,7 +41,8 @@ class Bundle:
     def __init__(self, folder: str, workload: Workload) -> None:
         from parrot_runtime.backends.choose import create_backend
         from parrot_runtime.embedding import Embedding
-        from parrot_runtime.manifest import EMBEDDING_NAME, load_manifest, verify_files
+        from parrot_runtime.integrity import verify_files
+        from parrot_runtime.manifest import EMBEDDING_NAME, load_manifest
 
         manifest = load_manifest(Path(folder))
         verify_files(Path(folder), manifest)

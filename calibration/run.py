@@ -34,7 +34,7 @@ from parrot_export.scales import (
 )
 from parrot_export.weights import Block, WeightFile, require_room
 from parrot_runtime.errors import InputError
-from parrot_runtime.manifest import record_file
+from parrot_runtime.integrity import record_file
 from parrot_runtime.publish import publish_directory
 from parrot_runtime.strict import from_mapping
 

@@ -26,15 +26,8 @@ from parrot_export.scales import Scales, read_scales
 from parrot_export.weights import Links
 from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_runtime.manifest import (
-    MANIFEST_NAME,
-    FileRecord,
-    Manifest,
-    ModelDims,
-    record_file,
-    record_files,
-    to_json,
-)
+from parrot_runtime.integrity import record_file, record_files
+from parrot_runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, ModelDims, to_json
 from parrot_runtime.publish import publish_directory
 
 if TYPE_CHECKING:

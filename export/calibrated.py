@@ -9,7 +9,7 @@ from parrot_export.choice import Choice
 from parrot_export.folding import folded
 from parrot_export.scales import FIT_OF, SCALES_JSON, Fit, Scales
 from parrot_runtime.errors import InputError
-from parrot_runtime.manifest import record_file
+from parrot_runtime.integrity import record_file
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from parrot_export.check import TENSORRT, check_graphs
 from parrot_export.gate import gate_table
 from parrot_export.mixed.frontier import FRONTIER_JSON, table
 from parrot_export.progress import Progress, no_progress
-from parrot_runtime.manifest import Graph, load_manifest, verify_files
+from parrot_runtime.integrity import verify_files
+from parrot_runtime.manifest import Graph, load_manifest
 
 
 def inspect(folder: Path) -> dict[str, Any]:

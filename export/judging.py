@@ -10,7 +10,8 @@ from parrot_export.checkpoint import Checkpoint
 from parrot_export.progress import Progress
 from parrot_export.request import ExportRequest
 from parrot_export.scales import Scales
-from parrot_runtime.manifest import FileRecord, Manifest, ModelDims, record_file
+from parrot_runtime.integrity import record_file
+from parrot_runtime.manifest import FileRecord, Manifest, ModelDims
 
 if TYPE_CHECKING:
     from parrot_export.conversations import Conversation

@@ -20,7 +20,7 @@ from parrot_export.folding import fold_sites
 from parrot_export.quantise import two_to_a_byte
 from parrot_export.weights import Block
 from parrot_runtime.errors import InputError
-from parrot_runtime.manifest import record_file
+from parrot_runtime.integrity import record_file
 from parrot_runtime.strict import from_mapping, nearest, parse_json
 
 SCALES_JSON, SCALES_NUMBERS = "scales.json", "scales.safetensors"

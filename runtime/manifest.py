@@ -1,21 +1,17 @@
 """``parrot.json``: what a bundle holds, what it was made of, and whether it is still whole.
 
 Export writes it with ``to_json``; everything that runs a bundle reads it with ``load_manifest`` and checks the files
-with ``verify_files`` before any engine sees them. A manifest is a claim by whoever made the bundle, so nothing in it is
-believed without a look: unknown or repeated keys, NaN, paths that leave the folder, links, and files whose size or
-hash differ are refused, each with one line that names the file and the way out.
+with ``integrity.verify_files`` before any engine sees them. A manifest is a claim by whoever made the bundle, so
+nothing in it is believed without a look: unknown or repeated keys, NaN, paths that leave the folder, links, and files
+whose size or hash differ are refused, each with one line that names the file and the way out.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
-import os
 import re
-import stat
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Iterable
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from parrot_runtime.errors import BundleError, InputError
@@ -34,8 +30,7 @@ _ORT_PRECISIONS = ("fp32", "fp16", "int8", "int4", "mixed")
 # A second decoder that extends the cache alone, with kernels for many rows: onnxruntime's graphs may have one.
 PREFILL = "prefill"
 _MAX_MANIFEST_BYTES = 16 << 20
-_CHUNK_BYTES = 1 << 20
-_AGAIN = "export the bundle again, or copy it again from where it came"
+AGAIN = "export the bundle again, or copy it again from where it came"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Graph:
         for tensor in (*self.inputs, *self.outputs):
             if tensor.name == name:
                 return tensor
-        raise BundleError(f"{self.file}: the graph has no tensor '{name}'; {_AGAIN}")
+        raise BundleError(f"{self.file}: the graph has no tensor '{name}'; {AGAIN}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +197,7 @@ class Manifest:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read and check ``folder/parrot.json``; the files it lists are ``verify_files``' business.
+    """Read and check ``folder/parrot.json``; the files it lists are ``integrity.verify_files``' business.
 
     Raises BundleError: no such folder or file, not JSON, repeated keys, NaN or infinities, unknown or missing keys,
     another schema, a path that leaves the folder.
@@ -214,14 +209,14 @@ def load_manifest(folder: Path) -> Manifest:
         if path.is_symlink() or not path.is_file():
             raise BundleError(f"{folder}: not a bundle, it holds no {MANIFEST_NAME}; run `parrot-export` to make one")
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path}: over {_MAX_MANIFEST_BYTES} bytes, which no manifest needs; {_AGAIN}")
+            raise BundleError(f"{path}: over {_MAX_MANIFEST_BYTES} bytes, which no manifest needs; {AGAIN}")
         data = parse_json(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not a manifest ({_one_line(error)}); {_AGAIN}") from error
+        raise BundleError(f"{path}: not a manifest ({_one_line(error)}); {AGAIN}") from error
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); check who may read it") from error
     if not isinstance(data, dict):
-        raise BundleError(f"{path}: not a manifest (expected one JSON object); {_AGAIN}")
+        raise BundleError(f"{path}: not a manifest (expected one JSON object); {AGAIN}")
     version = data.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise BundleError(
@@ -231,7 +226,7 @@ def load_manifest(folder: Path) -> Manifest:
     try:
         return from_mapping(Manifest, data, where=str(path))
     except InputError as error:
-        raise BundleError(f"{_one_line(error)}; {_AGAIN}") from error
+        raise BundleError(f"{_one_line(error)}; {AGAIN}") from error
 
 
 def require_graphs(folder: Path, manifest: Manifest) -> None:
@@ -248,55 +243,6 @@ def to_json(manifest: Manifest) -> str:
     return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def record_file(path: Path) -> FileRecord:
-    """Size and hash of one file."""
-    return FileRecord(path.stat().st_size, _sha256(path))
-
-
-def record_files(folder: Path, record: Callable[[Path], FileRecord] = record_file) -> dict[str, FileRecord]:
-    """Size and hash of every file under ``folder`` but the manifest and the caches: what ``Manifest.files`` holds.
-
-    ``record`` finds those of one file; it is called from several threads.
-    """
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    names = [name for name in found if name != MANIFEST_NAME and name.split("/")[0] not in CACHE_FOLDERS]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return dict(zip(names, pool.map(record, (folder / name for name in names)), strict=True))
-
-
-def verify_files(folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
-    """Check that every listed file is there, inside ``folder``, not a link, and has its size and hash.
-
-    Sizes of all files are looked at before the first hash, so a cut copy is found at once. Raises BundleError.
-    """
-    folder = Path(folder)
-    for name, record in manifest.files.items():
-        _check_entry(folder, name, record)
-    largest_first = sorted(manifest.files, key=lambda name: -manifest.files[name].size)
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        for name, digest in zip(
-            largest_first, pool.map(_sha256, (folder / name for name in largest_first)), strict=True
-        ):
-            if digest != manifest.files[name].sha256:
-                raise BundleError(f"{folder / name}: the file was altered, its SHA-256 is not the manifest's; {_AGAIN}")
-
-
-def _check_entry(folder: Path, name: str, record: FileRecord) -> None:
-    path = folder
-    for part in PurePosixPath(name).parts:
-        path = path / part
-        if path.is_symlink():
-            raise BundleError(f"{path}: a link inside a bundle is refused; copy the file in its place")
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise BundleError(f"{path}: the bundle lists this file and it is missing; {_AGAIN}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise BundleError(f"{path}: the bundle lists this as a file and it is none; {_AGAIN}")
-    if found.st_size != record.size:
-        raise BundleError(f"{path}: {found.st_size} bytes where the manifest says {record.size}; {_AGAIN}")
-
-
 def _check_relative(name: str) -> None:
     """Refuse every spelling of a path that is not a plain way down from the bundle's folder."""
     parts = name.split("/")
@@ -308,17 +254,6 @@ def _check_relative(name: str) -> None:
         or name == MANIFEST_NAME
     ):
         raise ValueError(f"the path {name!r} in the list of files is refused: expected a plain path inside the bundle")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
-    return digest.hexdigest()
 
 
 def _one_line(error: Exception) -> str:

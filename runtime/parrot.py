@@ -22,13 +22,8 @@ from parrot_runtime.embedding import Embedding
 from parrot_runtime.errors import BundleError, InputError, ParrotError
 from parrot_runtime.generation import MAX_NEW_TOKENS, Request, Slots, generate
 from parrot_runtime.image import MAX_PIXELS, preprocess, read_image
-from parrot_runtime.manifest import (
-    EMBEDDING_NAME,
-    TOKENIZER_NAME,
-    Manifest,
-    load_manifest,
-    verify_files,
-)
+from parrot_runtime.integrity import verify_files
+from parrot_runtime.manifest import EMBEDDING_NAME, TOKENIZER_NAME, Manifest, load_manifest
 from parrot_runtime.names import BackendName, Reroute
 from parrot_runtime.options import Choice, OptionScorer
 from parrot_runtime.prompt import Turn, check_question

@@ -36,8 +36,9 @@ from parrot_runtime.engines import (
     why_stale,
 )
 from parrot_runtime.errors import BundleError, InputError, ParrotError
+from parrot_runtime.integrity import verify_files
 from parrot_runtime.machine import remember_build, state_folder
-from parrot_runtime.manifest import Manifest, load_manifest, verify_files
+from parrot_runtime.manifest import Manifest, load_manifest
 from parrot_runtime.publish import publish_directory, remove_leftovers
 
 TIMINGS_NAME = "timing.cache"

@@ -28,7 +28,8 @@ from parrot_export.parts import author_parts, write_parts
 from parrot_export.plan import Plan, mixed_plan
 from parrot_export.progress import Progress, no_progress
 from parrot_export.scales import Scales
-from parrot_runtime.manifest import FileRecord, ModelDims, record_files
+from parrot_runtime.integrity import record_files
+from parrot_runtime.manifest import FileRecord, ModelDims
 
 if TYPE_CHECKING:
     from parrot_export.conversations import Conversation

@@ -1,6 +1,5 @@
 """Parrot as transformers classes: images spliced into the prompt, each in the light of its own question."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,42 +14,16 @@ from transformers import (
     initialization,
 )
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
 from .configuration import ParrotConfig
 from .generation import ParrotGeneration
 from .moe import ExpertInput, ExpertOutput, TextGuidedMoE
+from .outputs import ParrotCausalLMOutput, ParrotModelOutput
 from .vision import VISION_TOWERS, ParrotProjector
 
 IGNORED = -100
 LANGUAGE_CLASSES = {"qwen2": Qwen2Model, "qwen3": Qwen3Model, "llama": LlamaModel}
-
-
-@dataclass
-class ParrotModelOutput(ModelOutput):
-    """What the model returns below its output layer: ``last_hidden_state`` ``[B, T, C]``, ``routing`` as below."""
-
-    last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    routing: torch.Tensor | None = None
-
-
-@dataclass
-class ParrotCausalLMOutput(ModelOutput):
-    """``loss`` float32 scalar, ``logits`` ``[B, T, vocabulary]``, ``routing`` float32 ``[N, E]``.
-
-    Which of them are there is said at ``ParrotForConditionalGeneration.forward``.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    routing: torch.Tensor | None = None
 
 
 class ParrotPreTrainedModel(PreTrainedModel):

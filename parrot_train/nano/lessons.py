@@ -6,8 +6,9 @@ until both are there. Among questions of other kinds that signal drowns; alone i
 
 import random
 
+from parrot_train.nano.categories import YES_NO_CATEGORIES
 from parrot_train.nano.grammar import Grammar
-from parrot_train.nano.questions import YES_NO_CATEGORIES, Question, value_question, yes_no_question
+from parrot_train.nano.questions import Question, value_question, yes_no_question
 from parrot_train.nano.scenes import Scene
 
 # Attempts per question that is wanted: a scene has few questions of some kinds, and may have none.

@@ -18,17 +18,11 @@ from parrot_runtime.languages import CODES
 from parrot_runtime.prompt import IMAGE_PLACEHOLDER
 from parrot_train.config import NanoDataConfig
 from parrot_train.nano import world
+from parrot_train.nano.categories import VALUE_CATEGORIES
 from parrot_train.nano.draw import render
 from parrot_train.nano.grammar import GRAMMARS
 from parrot_train.nano.lessons import questions_on
-from parrot_train.nano.questions import (
-    FORMS,
-    VALUE_CATEGORIES,
-    Question,
-    sample_question,
-    value_question,
-    yes_no_question,
-)
+from parrot_train.nano.questions import FORMS, Question, sample_question, value_question, yes_no_question
 from parrot_train.nano.scenes import Scene, Split, scenes
 from parrot_train.workers import core_count, map_chunks
 

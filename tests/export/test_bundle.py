@@ -19,7 +19,8 @@ from parrot_export.request import ExportRequest
 from parrot_export.samples import verification_samples
 from parrot_runtime import Parrot
 from parrot_runtime.errors import InputError, ParrotError
-from parrot_runtime.manifest import load_manifest, verify_files
+from parrot_runtime.integrity import verify_files
+from parrot_runtime.manifest import load_manifest
 from parrot_runtime.prompt import PromptEncoder
 from parrot_runtime.tokenizer import Detokenizer, load_tokenizer
 

@@ -16,7 +16,8 @@ from parrot_export.check import check_graphs
 from parrot_export.inspection import verify_bundle
 from parrot_export.request import ExportRequest
 from parrot_runtime.errors import BundleError, InputError
-from parrot_runtime.manifest import load_manifest, verify_files
+from parrot_runtime.integrity import verify_files
+from parrot_runtime.manifest import load_manifest
 from parrot_runtime.parrot import Parrot
 
 PICTURE = Image.fromarray(np.random.default_rng(4).integers(0, 255, (30, 44, 3), np.uint8))

@@ -25,7 +25,7 @@ from parrot_runtime.engines import (
     to_build_json,
 )
 from parrot_runtime.flavours import Flavour
-from parrot_runtime.manifest import record_file
+from parrot_runtime.integrity import record_file
 
 SCRATCH = {"encoder": 4096, "experts": 512, "decoder": 1024}
 

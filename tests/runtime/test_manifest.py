@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from tiny_bundle import DIMS, edit_manifest
 
 from parrot_runtime.errors import BundleError
-from parrot_runtime.manifest import (
-    MANIFEST_NAME,
-    FileRecord,
-    Manifest,
-    ModelDims,
-    load_manifest,
-    record_files,
-    to_json,
-    verify_files,
-)
+from parrot_runtime.integrity import record_files, verify_files
+from parrot_runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, ModelDims, load_manifest, to_json
 from parrot_runtime.parrot import Parrot
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from parrot_runtime.image import ImageRecipe
+from parrot_runtime.integrity import record_files
 from parrot_runtime.manifest import (
     EMBEDDING_NAME,
     MANIFEST_NAME,
@@ -25,7 +26,6 @@ from parrot_runtime.manifest import (
     ModelDims,
     PromptRecipe,
     Tensor,
-    record_files,
     to_json,
 )
 

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from parrot_runtime.engines import Profile, ShapeRange
 from parrot_runtime.image import ImageRecipe
+from parrot_runtime.integrity import record_files
 from parrot_runtime.manifest import (
     EMBEDDING_NAME,
     MANIFEST_NAME,
@@ -20,7 +21,6 @@ from parrot_runtime.manifest import (
     ModelDims,
     PromptRecipe,
     Tensor,
-    record_files,
     to_json,
 )
 

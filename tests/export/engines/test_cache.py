@@ -23,8 +23,9 @@ from parrot_export.engines.builder import Built
 from parrot_export.engines.cache import EngineRequest, build_engines
 from parrot_runtime.engines import BuildOptions, engine_folder, read_build, why_stale
 from parrot_runtime.errors import BundleError, InputError, ParrotError
+from parrot_runtime.integrity import verify_files
 from parrot_runtime.machine import built_here
-from parrot_runtime.manifest import load_manifest, verify_files
+from parrot_runtime.manifest import load_manifest
 
 ROLES = ["encoder", "experts", "decoder"]
 

@@ -13,7 +13,7 @@ from parrot_export.parts import author_parts, write_parts
 from parrot_export.progress import no_progress
 from parrot_export.scales import Settings, read_scales
 from parrot_export.verify import BundleUnderTest
-from parrot_runtime.manifest import record_files
+from parrot_runtime.integrity import record_files
 
 MAX_LEN = 512
 

@@ -16,8 +16,9 @@ from parrot_export.mixed.rounding import RoundedModel
 from parrot_export.mixed.sensitivity import Sensitivity
 from parrot_export.mixed.units import model_units
 from parrot_export.samples import graded_samples
+from parrot_runtime.integrity import verify_files
 from parrot_runtime.languages import CODES
-from parrot_runtime.manifest import load_manifest, verify_files
+from parrot_runtime.manifest import load_manifest
 from parrot_runtime.tokenizer import load_tokenizer
 
 FEW = ("--search-samples", "1", "--gate-samples", "1", "--max-len", "512")

@@ -5,15 +5,9 @@ from itertools import islice
 
 import pytest
 
+from parrot_train.nano.categories import VALUE_CATEGORIES, YES_NO_CATEGORIES
 from parrot_train.nano.grammar import GRAMMARS
-from parrot_train.nano.questions import (
-    FORMS,
-    VALUE_CATEGORIES,
-    YES_NO_CATEGORIES,
-    sample_question,
-    value_question,
-    yes_no_question,
-)
+from parrot_train.nano.questions import FORMS, sample_question, value_question, yes_no_question
 from parrot_train.nano.scenes import Scene, Thing, scenes
 
 

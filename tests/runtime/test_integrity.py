@@ -6,10 +6,8 @@ import shutil
 import pytest
 
 from parrot_runtime.errors import BundleError
-from parrot_runtime.manifest import (
-    load_manifest,
-    verify_files,
-)
+from parrot_runtime.integrity import verify_files
+from parrot_runtime.manifest import load_manifest
 
 
 def _unverified(folder, message):
