@@ -18,6 +18,7 @@ from transformers.utils import can_return_tuple
 
 from .configuration import ParrotConfig
 from .generation import ParrotGeneration
+from .last_layer import ROWS, let_choose_rows
 from .moe import ExpertInput, ExpertOutput, TextGuidedMoE
 from .outputs import ParrotCausalLMOutput, ParrotModelOutput
 from .vision import VISION_TOWERS, ParrotProjector
@@ -40,6 +41,9 @@ class ParrotPreTrainedModel(PreTrainedModel):
         "Qwen2DecoderLayer",
         "Qwen3DecoderLayer",
         "LlamaDecoderLayer",
+        "Qwen2LastLayer",
+        "Qwen3LastLayer",
+        "LlamaLastLayer",
         "TextGuidedMoE",
     ]
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
@@ -67,6 +71,7 @@ class ParrotModel(ParrotPreTrainedModel):
         self.multi_modal_projector = ParrotProjector(config)
         self.moe = TextGuidedMoE(config) if config.num_experts else None
         self.language_model = LANGUAGE_CLASSES[config.text_config.model_type](config.text_config)
+        let_choose_rows(self.language_model)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -245,7 +250,7 @@ class ParrotForConditionalGeneration(ParrotPreTrainedModel, ParrotGeneration, Ge
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> ParrotCausalLMOutput:
-        """Logits, or with ``labels`` the loss; the vocabulary projection is run for no position that neither needs.
+        """Logits, or with ``labels`` the loss; output layer and last MLP are run for no position that neither needs.
 
         Args:
             input_ids, attention_mask, pixel_values, image_features: as in ``ParrotModel.embed_prompt``.
@@ -267,6 +272,10 @@ class ParrotForConditionalGeneration(ParrotPreTrainedModel, ParrotGeneration, Ge
         if labels is not None:
             prompt_mask = labels == IGNORED if prompt_mask is None else prompt_mask
             use_cache = False if use_cache is None else use_cache
+            supervised = nn.functional.pad(labels[:, 1:] != IGNORED, (0, 1))
+        only_supervised = labels is not None and (answers_only or logits_to_keep is None)
+        if only_supervised:
+            kwargs[ROWS] = supervised
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -282,12 +291,13 @@ class ParrotForConditionalGeneration(ParrotPreTrainedModel, ParrotGeneration, Ge
         hidden = outputs.last_hidden_state
         loss = logits = None
         if answers_only:
-            logits = self._answer_logits(hidden, labels)
+            logits = self.lm_head(hidden)
         elif logits_to_keep is not None or labels is None:
             kept = 0 if logits_to_keep is None else logits_to_keep
             logits = self.lm_head(hidden[:, slice(-kept, None) if isinstance(kept, int) else kept])
         if labels is not None and not answers_only:
-            loss = self._loss(hidden, labels, num_items_in_batch)
+            rows = hidden if only_supervised else hidden[supervised]
+            loss = self._loss(rows, labels[:, 1:][labels[:, 1:] != IGNORED], num_items_in_batch)
         return ParrotCausalLMOutput(
             loss=loss,
             logits=logits,
@@ -297,14 +307,9 @@ class ParrotForConditionalGeneration(ParrotPreTrainedModel, ParrotGeneration, Ge
             routing=outputs.routing,
         )
 
-    def _answer_logits(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """``hidden`` ``[B, T, C]`` → logits ``[S, vocabulary]`` where the next position's label is supervised."""
-        return self.lm_head(hidden[:, :-1][labels[:, 1:] != IGNORED])
-
-    def _loss(self, hidden: torch.Tensor, labels: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
-        """Cross entropy in float32 over the supervised positions."""
-        targets = labels[:, 1:][labels[:, 1:] != IGNORED]
-        total = nn.functional.cross_entropy(self._answer_logits(hidden, labels).float(), targets, reduction="sum")
+    def _loss(self, rows: torch.Tensor, targets: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
+        """Cross entropy in float32 of ``rows`` ``[S, C]``, behind which ``targets`` ``[S]`` come."""
+        total = nn.functional.cross_entropy(self.lm_head(rows).float(), targets, reduction="sum")
         return total / (max(len(targets), 1) if items is None else items)
 
 

@@ -39,17 +39,19 @@ def flops(sizes: Sizes, totals: Totals, *, recompute: bool) -> Flops:
     encoder = totals.images * _encoder(s)
     first, second = 2 * positions * s.vision_width * s.width, 2 * positions * s.width**2
     mixture = _mixture(s, totals, positions)
-    layers = 2 * totals.tokens * s.layer_weights * s.layers
+    # Through the last layer's MLP answer tokens pass alone.
+    spared = totals.tokens - totals.answers
+    layers = 2 * (totals.tokens * s.layer_weights * s.layers - spared * s.mlp_weights)
     attention = 4 * totals.squares * s.query * s.layers
     output = 2 * totals.answers * s.width * s.vocabulary
-    adapters = 2 * totals.tokens * s.adapter_weights * s.layers
+    adapters = 2 * (totals.tokens * s.adapter_weights * s.layers - spared * s.mlp_adapter_weights)
     times = 2 if s.language_model_learns else 1
     # The projector's first Linear has no use for its input's gradient: the encoder is frozen.
     products = first + 2 * second + 2 * mixture + times * (layers + output) + 2 * adapters
     # Computing a layer again stops at its last product: nobody needs its result. Where the last layer has an adapter
     # that is the adapter's second.
     last = s.width * (s.lora.rank if "down_proj" in s.adapted else s.inner)
-    again = layers + adapters - 2 * totals.tokens * last * s.layers + attention
+    again = layers + adapters - 2 * (totals.tokens * s.layers - spared) * last + attention
     forward = encoder + first + second + mixture + layers + adapters + attention + output
     return Flops(
         forward=forward,

@@ -142,42 +142,70 @@ class Activations:
     @property
     def layer(self) -> int:
         """One layer of the language model, where nothing is computed again."""
+        return self.tokens * (self._attention + self._mlp) + self._rounded
+
+    @property
+    def last_layer(self) -> int:
+        """The last one, through whose MLP answer tokens pass alone."""
+        return self.tokens * self._attention + self.batch.answers * self._mlp + self._rounded
+
+    @property
+    def _rounded(self) -> int:
+        s = self.sizes
+        return 2 * (s.adapter_weights if s.lora else s.layer_weights) if self.form.autocast else 0
+
+    @property
+    def _norm(self) -> int:
+        """Of one position: what a norm of the stream keeps, which is computed in float32."""
         s, form, learns = self.sizes, self.form, self.sizes.language_model_learns
-        norms = 2 * (4 * s.width + 4 + learns * form.stream * s.width)
+        return 4 * s.width + 4 + learns * form.stream * s.width
+
+    @property
+    def _attention(self) -> int:
+        """Of one position: a layer's norm, attention and projections."""
+        s, form, learns = self.sizes, self.form, self.sizes.language_model_learns
+        norms = self._norm
         if s.qk_norm:
             width, heads = s.query + s.key, s.heads + s.key_heads
             norms += 4 * width + 4 * heads + learns * form.product * width
         # Autocast rounds the input of each product by itself; else those of one input share it.
-        inputs = learns * form.product * s.width * (5 if form.autocast else 2)
+        inputs = learns * form.product * s.width * (3 if form.autocast else 1)
         attention = 2 * form.product * (s.query + s.key) + 4 * s.heads  # q, k, v, the result; a sum of every row
-        mlp = form.product * s.inner * (4 if learns else 3)
-        rounded = 2 * (s.adapter_weights if s.lora else s.layer_weights) if form.autocast else 0
-        return self.tokens * (norms + inputs + attention + mlp + self._adapters) + rounded
+        # Attention's result, which o_proj takes, is kept as it is.
+        return (
+            norms + inputs + attention + self._adapters(("q_proj", "k_proj", "v_proj"), ("o_proj",), kept=("o_proj",))
+        )
 
     @property
-    def _adapters(self) -> int:
-        """Of one position in one layer: the inputs of A, those of B, and which of A's dropout leaves.
+    def _mlp(self) -> int:
+        """Of one position: a layer's norm and SwiGLU."""
+        s, form, learns = self.sizes, self.form, self.sizes.language_model_learns
+        inputs = learns * form.product * s.width * (2 if form.autocast else 1)
+        inside = form.product * s.inner * (4 if learns else 3)
+        return self._norm + inputs + inside + self._adapters(("gate_proj", "up_proj"), ("down_proj",))
 
-        Autocast rounds the input for each A by itself. Else those of one input share it, and attention's result, which
-        attention keeps as well.
+    def _adapters(self, *groups: tuple[str, ...], kept: tuple[str, ...] = ()) -> int:
+        """Of one position, for the linear layers of ``groups``, each of one input: the inputs of A, those of B, and
+        which of A's dropout leaves.
+
+        Autocast rounds the input for each A by itself. Else those of one input share it, and those ``kept`` anyway.
         """
         s, form = self.sizes, self.form
-        if not s.lora:
+        wide = {name: s.adapted[name][0] for group in groups for name in group if name in s.adapted}
+        if not wide:
             return 0
-        groups = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",))
-        apart = form.autocast or s.lora.dropout
-        inputs = sum(wide for wide, _ in s.adapted.values()) if apart else 0
-        if not apart:
-            for group in groups:
-                inputs += max((s.adapted[name][0] for name in group if name in s.adapted), default=0)
-        dropped = sum(wide for wide, _ in s.adapted.values()) if s.lora.dropout else 0
-        return form.product * (inputs + s.lora.rank * len(s.adapted)) + dropped
+        if form.autocast or s.lora.dropout:
+            inputs = sum(wide.values())
+        else:
+            inputs = sum(max(wide.get(name, 0) for name in group) for group in groups if not set(group) & set(kept))
+        dropped = sum(wide.values()) if s.lora.dropout else 0
+        return form.product * (inputs + s.lora.rank * len(wide)) + dropped
 
     @property
     def output(self) -> int:
         """The last norm, and the logits of answer tokens as the loss keeps them: log-probabilities in float32."""
         s, form, learns = self.sizes, self.form, self.sizes.language_model_learns
-        norm = self.tokens * (4 * s.width + 4 + learns * form.stream * s.width)
+        norm = self.batch.answers * self._norm
         rounded = form.autocast and (s.tied or not s.lora)
         head = learns * form.product * self.batch.answers * s.width + 2 * s.vocabulary * s.width * rounded
         return norm + head + 4 * self.batch.answers * s.vocabulary
@@ -185,13 +213,21 @@ class Activations:
     @property
     def saved(self) -> int:
         """What stands when the forward pass is done."""
-        layer = self.form.stream * self.tokens * self.sizes.width if self.recompute else self.layer
-        return self.projector + self.mixture + self.sizes.layers * layer + self.output
+        return self.projector + self.mixture + self._layers(self.sizes.layers - 1) + self._last + self.output
+
+    @property
+    def _last(self) -> int:
+        return self._layers(1) if self.recompute else self.last_layer
+
+    def _layers(self, count: int) -> int:
+        """What ``count`` whole layers keep: their inputs alone, where they are computed again."""
+        return count * (self.form.stream * self.tokens * self.sizes.width if self.recompute else self.layer)
 
     @property
     def peak(self) -> int:
         """The most at any time of forward and backward pass, the gradients of weights on their way included."""
-        return max(self._at_loss, self._at_output, self._at_last_layer, self._at_mixture, self._after_forward)
+        moments = (self._at_loss, self._at_output, self._at_last_layer, self._at_layer_before)
+        return max(*moments, self._at_mixture, self._after_forward)
 
     @property
     def _logits(self) -> int:
@@ -211,15 +247,26 @@ class Activations:
 
     @property
     def _at_last_layer(self) -> int:
-        """Inside SwiGLU: the gradients of both its factors and of their product, which is gone, and the stream's."""
+        """Inside its attention: the gradients of the stream, of its result, and of queries, keys and values."""
         s, form = self.sizes, self.form
+        flowing = self.tokens * (2 * form.product * (s.query + s.key) + form.stream * s.width)
+        again = self.last_layer if self.recompute else 0
+        return self.saved - self.output + again + flowing
+
+    @property
+    def _at_layer_before(self) -> int:
+        """The first whole one. Inside SwiGLU: the gradients of both its factors and of their product, which is gone,
+        and the stream's."""
+        s, form = self.sizes, self.form
+        if s.layers == 1:
+            return 0
         factors = 2 if s.language_model_learns else 3  # frozen weights have no use for the product in the first place
         if "down_proj" in s.adapted:  # which keeps it; under autocast its gradient comes by way of float32
             factors = 4 if form.autocast else 2
         flowing = self.tokens * (factors * form.product * s.inner + form.stream * s.width)
         again = self.layer if self.recompute else 0
         dense = form.product * s.width * s.inner if s.lora and s.lora.quantize == "nf4" else 0
-        return self.saved - self.output + again + flowing + dense
+        return self.saved - self.output - self._last + again + flowing + dense
 
     @property
     def _at_mixture(self) -> int:

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from parrot_train.model import ParrotConfig
 
 
+MLP_LINEARS = ("gate_proj", "up_proj", "down_proj")
+
+
 @dataclass(frozen=True)
 class Sizes:
     """A model in one of the two stages. Widths in numbers, parameters counted on the meta device.
@@ -64,9 +67,19 @@ class Sizes:
         return sum(self.lora.rank * (wide + out) for wide, out in self.adapted.values())
 
     @property
+    def mlp_adapter_weights(self) -> int:
+        """Those of them that stand in its MLP."""
+        return sum(self.lora.rank * (wide + out) for name, (wide, out) in self.adapted.items() if name in MLP_LINEARS)
+
+    @property
     def layer_weights(self) -> int:
         """Numbers in the matrices of one layer of the language model."""
-        return 2 * self.width * (self.query + self.key) + 3 * self.width * self.inner
+        return 2 * self.width * (self.query + self.key) + self.mlp_weights
+
+    @property
+    def mlp_weights(self) -> int:
+        """Those of them in its MLP."""
+        return 3 * self.width * self.inner
 
     @property
     def expert_weights(self) -> int:

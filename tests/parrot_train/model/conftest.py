@@ -2,16 +2,18 @@
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, Qwen2Config
+from transformers import CLIPVisionConfig, LlamaConfig, Qwen2Config, Qwen3Config
 
 from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
+
+TEXTS = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
 
 
 def tiny_config(**settings) -> ParrotConfig:
     vision = CLIPVisionConfig(
         hidden_size=12, intermediate_size=20, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=7
     )
-    text = Qwen2Config(
+    text = TEXTS[settings.pop("text", "qwen2")](
         vocab_size=97,
         hidden_size=24,
         intermediate_size=40,

@@ -112,25 +112,59 @@ def test_loss_is_the_mean_over_answers(model):
     torch.testing.assert_close(short, logits[:, :-1][labels[:, 1:] != -100], **CLOSE)
 
 
-def test_only_answers_pass_through_the_vocabulary(model):
+def test_only_answers_pass_through_the_last_mlp_and_the_vocabulary(model):
     ids, mask = prompts("4i8", "6i3", length=33)
     labels = torch.full_like(ids, -100)
     labels[0, 26:29] = ids[0, 26:29]
     rows = []
-    hook = model.lm_head.register_forward_hook(lambda _module, inputs, _output: rows.append(inputs[0].shape))
+    layers = model.model.language_model.layers
+    watched = (*(layer.mlp for layer in layers), model.lm_head)
+    hooks = [
+        module.register_forward_hook(lambda _module, inputs, _output: rows.append(inputs[0].shape))
+        for module in watched
+    ]
     output = model(ids, mask, pictures(2), labels=labels)
-    hook.remove()
-    assert rows == [(3, 24)]
+    for hook in hooks:
+        hook.remove()
+    assert rows == [*[(2, 33, 24)] * (len(layers) - 1), (3, 24), (3, 24)]
     assert output.logits is None
     assert output.past_key_values is None
     with pytest.raises(ValueError, match="give labels"):
         model(ids, mask, pictures(2), answers_only=True)
 
 
+@pytest.mark.parametrize("text", ["qwen2", "qwen3", "llama"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_rows_that_are_left_out_change_no_gradient(text, recompute):
+    """Against the loss of all logits: float32 products of other shapes, so a few roundings apart."""
+    model = tiny_model(text=text).train()
+    assert model.config.text_config.model_type == text
+    if recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    ids, mask = prompts("4i8", "6i3", "11", length=33)
+    labels = torch.where(torch.rand(ids.shape, generator=torch.Generator().manual_seed(2)) < 0.4, ids, -100)
+    labels[(ids < 0) | (mask == 0)] = -100
+    prompt = (ids >= 0) & (labels == -100) & mask.bool()
+    found = []
+    for arguments in ({"labels": labels}, {"use_cache": False}):
+        model.zero_grad()
+        output = model(ids, mask, pictures(2), prompt_mask=prompt, **arguments)
+        loss = output.loss
+        if loss is None:
+            loss = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        loss.backward()
+        found.append({name: each.grad for name, each in model.named_parameters() if each.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_a_batch_without_answers_has_loss_zero(model):
     ids, mask = prompts("4i8", length=33)
     loss = model(ids, mask, pictures(1), labels=torch.full_like(ids, -100)).loss
     assert loss.item() == 0
+    loss.backward()
+    assert all(each.grad is not None for each in model.model.language_model.parameters())  # ranks stay in step
 
 
 def test_features_computed_before_stand_for_the_images(model):

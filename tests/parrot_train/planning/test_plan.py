@@ -169,13 +169,15 @@ def test_the_operations_of_adapters_by_hand():
     (whole,) = make_plan(load_config(PAPER), Machine(1, "a100", GPUS["a100"]), utilisation=0.4, stages=(2,)).stages
     config = load_config("parrot-qwen2-7b-lora")
     (stage,) = make_plan(config, Machine(1, "a100", GPUS["a100"]), utilisation=0.4, stages=(2,)).stages
-    inputs_and_outputs = 2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944)
-    adapters = 28 * 128 * inputs_and_outputs
-    assert stage.flops.forward - whole.flops.forward == pytest.approx(2 * stage.tokens * adapters, rel=1e-6)
-    frozen = 28 * (2 * 3584 * (3584 + 512) + 3 * 3584 * 18944) * stage.tokens
-    output = 128 * 150 * 3584 * 152064
+    answers = 128 * 150
+    mlps = 27 * stage.tokens + answers  # of the last layer's, answer tokens' alone
+    inputs_and_outputs = 28 * stage.tokens * (2 * (3584 + 3584) + 2 * (3584 + 512)) + mlps * 3 * (3584 + 18944)
+    adapters = 128 * inputs_and_outputs
+    assert stage.flops.forward - whole.flops.forward == pytest.approx(2 * adapters, rel=1e-6)
+    frozen = 28 * stage.tokens * 2 * 3584 * (3584 + 512) + mlps * 3 * 3584 * 18944
+    output = answers * 3584 * 152064
     assert whole.flops.backward - stage.flops.backward == pytest.approx(
-        2 * frozen + 2 * output - 4 * stage.tokens * adapters, rel=0.02
+        2 * frozen + 2 * output - 4 * adapters, rel=0.02
     )
 
 
