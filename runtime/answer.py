@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,7 +58,8 @@ class Features:
 class AnswerStream:
     """An iterator over the pieces of an answer's text; no piece splits a character.
 
-    ``answer`` is the whole, and reads what is left to read. ``close`` stops early and frees what the answer held.
+    ``answer`` is the whole, and reads what is left to read. ``close`` stops early and frees what the answer held; it
+    may come from another thread than the one that reads, which then finds the end.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class AnswerStream:
         detokenizer: Detokenizer,
         on_end: Callable[[Answer], None] | None = None,
     ) -> None:
-        self._tokens = tokens
+        self._request, self._tokens = request, tokens
         self._pieces = self._read(request, tokens, detokenizer)
         self._on_end = on_end
         self._answer: Answer | None = None
@@ -89,9 +91,11 @@ class AnswerStream:
 
     def close(self) -> None:
         """Stop here; a stream read to its end is closed already."""
-        self._pieces.close()
+        self._request.cancel()
         # A generator that never began does nothing when it is closed, not even for what it was to read from.
-        self._tokens.close()
+        for each in (self._pieces, self._tokens):
+            with suppress(ValueError):  # another thread is in it, and comes out at the next token
+                each.close()
 
     def _read(self, request: Request, tokens: Tokens, detokenizer: Detokenizer) -> Iterator[str]:
         text = ""
@@ -105,6 +109,8 @@ class AnswerStream:
                 yield piece
         finally:
             tokens.close()
+        if request.finish == "cancelled":  # by another thread
+            return
         self._answer = Answer(text, tuple(request.tokens), request.stats, request.routing, request.finish)
         if self._on_end is not None:
             self._on_end(self._answer)

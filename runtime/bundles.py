@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parrot_runtime.backends.choose import may_have_engines
-from parrot_runtime.errors import BundleError
-from parrot_runtime.manifest import MANIFEST_NAME, load_manifest, require_graphs
+from parrot_runtime.errors import BundleError, ParrotError
+from parrot_runtime.manifest import MANIFEST_NAME, Manifest, load_manifest, require_graphs
+from parrot_runtime.names import BackendName
 
 BUNDLES = Path("bundles")
 SHIPPED = Path(__file__).parent / "bundles"
@@ -21,8 +22,8 @@ class Found:
     skipped: tuple[str, ...] = ()
 
 
-def find_bundle(bundles: Path = BUNDLES, shipped: Path = SHIPPED) -> Found:
-    """The newest bundle under ``bundles`` that this machine can run, else the one shipped with the package.
+def find_bundle(bundles: Path = BUNDLES, shipped: Path = SHIPPED, *, backend: BackendName = "auto") -> Found:
+    """The newest bundle under ``bundles`` that this machine can run, by ``backend``, else the package's own.
 
     Only manifests are read here; loading checks the files. Raises BundleError when there is none.
     """
@@ -31,7 +32,7 @@ def find_bundle(bundles: Path = BUNDLES, shipped: Path = SHIPPED) -> Found:
         for folder in _newest_first(folders):
             try:
                 manifest = load_manifest(folder)
-                if not may_have_engines(folder, manifest):
+                if not _may_run_engines(folder, manifest, backend):
                     require_graphs(folder, manifest)
             except BundleError as error:
                 skipped.append(str(error))
@@ -41,6 +42,13 @@ def find_bundle(bundles: Path = BUNDLES, shipped: Path = SHIPPED) -> Found:
         f"no bundle to run: none under {bundles}/ and none in the package"
         f"{f' ({skipped[0]})' if skipped else ''}; run `parrot-export`, or name one with --bundle"
     )
+
+
+def _may_run_engines(folder: Path, manifest: Manifest, backend: BackendName) -> bool:
+    try:
+        return backend != "onnxruntime" and may_have_engines(folder, manifest)
+    except ParrotError:  # a driver that does not start: whoever asks for TensorRT is told when the bundle is loaded
+        return False
 
 
 def _newest_first(folder: Path) -> Iterator[Path]:

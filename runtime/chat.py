@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING
 
 from parrot_runtime.answer import Answer, AnswerStream, Tokens
@@ -46,11 +47,11 @@ class Chat:
         turns = [*self.turns, Turn("user", check_question(question), 0 if self.turns else len(self.pictures))]
         # Reading the pictures is on the first question's bill.
         stats, self._stats = self._stats, Stats()
-        request = self._parrot._composer.request(
-            self.pictures, turns, Sampler(sampling), max_new_tokens, stats, self._routed
-        )
+        routed = copy(self._routed)
+        request = self._parrot._composer.request(self.pictures, turns, Sampler(sampling), max_new_tokens, stats, routed)
 
         def remember(answer: Answer) -> None:
-            self.turns = [*turns, Turn("assistant", answer.text)]
+            # A question that is given up leaves no trace: not its text, nor how it routed the pictures.
+            self.turns, self._routed = [*turns, Turn("assistant", answer.text)], routed
 
         return self._parrot._stream(request, self._tokens_of(request), remember)

@@ -27,8 +27,11 @@ def multiple_choice(
 ) -> str:
     """``[hint\\n]question\\nA. …\\nB. …\\ninstruction``; ``language`` picks the instruction.
 
-    ``letters`` name the options in their order: some published questions go from A to C.
+    ``letters`` name the options in their order: some published questions go from A to C. Raises InputError for more
+    options than letters.
     """
+    if len(options) > len(letters):
+        raise InputError(f"{len(options)} options were given, and there are letters for {len(letters)}: {letters}")
     lines = [hint] if hint else []
     lines.append(question)
     lines += [f"{letter}. {option}" for letter, option in zip(letters, options, strict=False)]

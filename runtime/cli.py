@@ -3,6 +3,7 @@
 import sys
 
 import click
+from click.core import ParameterSource
 
 from parrot_runtime.command import ParrotCommand, verbose_option
 from parrot_runtime.names import BACKENDS, REROUTES
@@ -65,7 +66,9 @@ Examples:
 @click.option("--json", is_flag=True, help="One JSON object per question on stdout.")
 @click.version_option(package_name="parrot-edge")
 @verbose_option
+@click.pass_context
 def main(
+    context,
     arguments,
     images,
     questions,
@@ -89,9 +92,11 @@ def main(
         # Six languages must come out whatever the locale says.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    from parrot_runtime.run import Settings, check_explain, collect, run, split_choices
+    from parrot_runtime.run import Settings, check_explain, check_given, collect, run, split_choices
     from parrot_runtime.sampling import Sampling
 
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    check_given(given, choices=choices is not None, interactive=interactive)
     sampling = Sampling(temperature, top_p, repetition_penalty, seed)
     pictures, asked = collect(arguments, images, questions, question_file, text_only=text_only, interactive=interactive)
     settings = Settings(

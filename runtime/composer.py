@@ -106,6 +106,11 @@ class Composer:
         encoded = self._prompts.encode(turns, image_tokens=dims.image_tokens, system=system, generation=True)
         # One position must be left for an answer.
         longest = self._max_len - 1
+        if len(encoded.input_ids) > longest and len(turns) > 1:
+            raise TextError(
+                f"the conversation is full: with this question it takes {len(encoded.input_ids):,} tokens, this bundle "
+                f"has room for {longest:,}; begin a new one (/reset in parrot-run -i)"
+            )
         if len(encoded.input_ids) > longest:
             raise TextError(
                 f"the question is too long: with its pictures and the prompt around it, it takes "

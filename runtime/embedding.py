@@ -36,9 +36,15 @@ class Embedding:
         self._scales = _map_scales(path, header, start, (vocab_size, hidden_size)) if dtype == "U8" else None
 
     def gather(self, ids: np.ndarray, dtype: str = "float32") -> np.ndarray:
-        """Rows of ``ids`` int64 ``[n]``, as ``[n, C]`` of ``dtype`` (float32 or float16). Raises IndexError."""
+        """Rows of ``ids`` int64 ``[n]``, as ``[n, C]`` of ``dtype`` (float32 or float16). Raises IndexError for ids
+        below zero, BundleError for those of another tokenizer."""
         if len(ids) and ids.min() < 0:
             raise IndexError(f"token id {ids.min()} is negative; image positions have no word embedding")
+        if len(ids) and ids.max() >= len(self._rows):
+            raise BundleError(
+                f"token id {ids.max()} of the bundle's tokenizer is beyond the {len(self._rows)} of its model; export "
+                "the bundle again with the model's own tokenizer"
+            )
         rows = np.asarray(self._rows[ids])
         if self._bfloat16:
             rows = (rows.astype(np.uint32) << 16).view(np.float32)

@@ -137,8 +137,11 @@ class Router:
 
 def check_explainable(pictures: int, experts: int, sampling: Sampling) -> None:
     """Raise InputError for a question of so many pictures to a model of so many experts without anything to explain."""
-    if not experts:
-        raise InputError("the bundle has no experts, so nothing is routed; explain the answer of one that has")
+    if experts < 2:
+        raise InputError(
+            f"the bundle has {('no experts', 'one expert')[experts]}, so there is nothing to route; explain the answer "
+            "of one that has several"
+        )
     if not pictures:
         raise InputError("only pictures are routed, and none was given; give one, or ask without an explanation")
     if sampling.temperature > 0:

@@ -37,7 +37,7 @@ class Request:
     would keep megabytes per answer. ``length`` is T. ``routing`` is float32 ``[pictures, experts]``. ``limit`` is the
     most tokens the answer may have; T + ``limit`` must fit in a slot. ``tokens`` grows as the answer does, without the
     token that ends it; ``finish`` says why it ended: the model said so, the limit was reached, or nobody wants it.
-    ``lookup`` drafts tokens where that is wanted.
+    ``lookup`` drafts tokens where that is wanted. ``error`` is what ``choose`` raised, which ends this answer alone.
     """
 
     inputs_embeds: np.ndarray | None
@@ -46,6 +46,7 @@ class Request:
     limit: int
     stats: Stats
     lookup: Lookup | None = None
+    error: Exception | None = None
     tokens: list[int] = field(default_factory=list)
     finish: Finish | None = None
     length: int = field(init=False)
@@ -55,7 +56,12 @@ class Request:
 
     def take(self, logits: np.ndarray, stop_ids: frozenset[int]) -> bool:
         """Choose the next token; true when it belongs to the answer."""
-        token = self.choose(logits, self.tokens)
+        try:
+            token = self.choose(logits, self.tokens)
+        except Exception as error:  # noqa: BLE001, whose answer it is gets it from ``Slots.failed``
+            self.error = error
+            self.cancel()
+            return False
         if token in stop_ids:
             self.finish = "stop"
             return False
@@ -108,6 +114,8 @@ class Slots:
         self._slots = [_Slot(number) for number in range(cache.slots)]
         # Whose prompts are not whole yet, the oldest first.
         self._waiting: deque[_Slot] = deque()
+        # Requests that ended with an error, for whoever runs these slots to take out.
+        self.failed: list[Request] = []
 
     @property
     def free(self) -> int:
@@ -155,10 +163,13 @@ class Slots:
             if slot.request:
                 slot.request.cancel()
         self._release()
+        self.failed.clear()
 
     def _release(self) -> None:
         for slot in self._slots:
             if slot.request and slot.request.finish:
+                if slot.request.error is not None:
+                    self.failed.append(slot.request)
                 slot.request.inputs_embeds = None
                 slot.request = None
         self._waiting = deque(slot for slot in self._waiting if slot.request and not slot.decoding)
@@ -242,7 +253,10 @@ class Slots:
 
 
 def generate(requests: Iterable[Request], slots: Slots) -> Iterator[tuple[Request, int]]:
-    """Yield (request, token) as tokens come; ``requests`` is read only when a slot is free."""
+    """Yield (request, token) as tokens come; ``requests`` is read only when a slot is free.
+
+    Raises the error of the first request that has one.
+    """
     waiting = iter(requests)
     try:
         while True:
@@ -251,5 +265,7 @@ def generate(requests: Iterable[Request], slots: Slots) -> Iterator[tuple[Reques
             if not slots.busy:
                 return
             yield from slots.advance()
+            if slots.failed:
+                raise slots.failed[0].error
     finally:
         slots.clear()

@@ -48,11 +48,11 @@ def verify_files(folder: Path, manifest: Manifest, *, threads: int | None = None
 
 def _check_entry(folder: Path, name: str, record: FileRecord) -> None:
     path = folder
-    for part in PurePosixPath(name).parts:
-        path = path / part
-        if path.is_symlink():
-            raise BundleError(f"{path}: a link inside a bundle is refused; copy the file in its place")
     try:
+        for part in PurePosixPath(name).parts:
+            path = path / part
+            if path.is_symlink():
+                raise BundleError(f"{path}: a link inside a bundle is refused; copy the file in its place")
         found = path.stat()
     except OSError as error:
         raise BundleError(f"{path}: the bundle lists this file and it is missing; {AGAIN}") from error

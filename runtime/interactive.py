@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
@@ -90,10 +90,11 @@ def _paths(text: str) -> list[str]:
     text = text.strip()
     if not text:
         raise InputError("/image wants a picture, such as /image photo.jpg")
-    if Path(text).expanduser().exists():
-        return [str(Path(text).expanduser())]
+    # Of os.path, which says no where pathlib raises: of a user who is not there, a name too long, a closed folder.
+    if os.path.lexists(os.path.expanduser(text)):
+        return [os.path.expanduser(text)]
     try:
-        return [str(Path(path).expanduser()) for path in shlex.split(text)]
+        return [os.path.expanduser(path) for path in shlex.split(text)]
     except ValueError as error:
         raise InputError(f"/image {shown(text)}: {error}; put a name with spaces into quotes") from error
 
@@ -106,7 +107,8 @@ def _all_lines(questions: Sequence[str]) -> Iterator[str]:
         # Six languages must come in whatever the locale says; a line that is not UTF-8 is refused, and it alone.
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     if not sys.stdin.isatty():
-        yield from sys.stdin
+        for number, line in enumerate(sys.stdin):
+            yield line.removeprefix("\ufeff") if number == 0 else line  # Windows begins a file with a mark
         return
     with suppress(ImportError):  # Windows has none
         import readline  # noqa: F401, gives input() its history and its editing keys

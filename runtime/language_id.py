@@ -74,7 +74,7 @@ _LETTER_POINTS, _WORD_POINTS, _SPELLING_POINTS = 3, 2, 1
 def identify(text: str, asked: str | None = None) -> str | None:
     """The language of ``text``: one of the six codes, or ``asked``, ``"other"``, or None where nothing decides."""
     further = FURTHER_WORDS.get(asked or "", frozenset())
-    text = unicodedata.normalize("NFC", text.replace("İ", "i")).casefold()
+    text = unicodedata.normalize("NFC", text).replace("İ", "i").casefold()
     words = _WORD.findall(text)
     if len(words) == 1 and words[0] in WHOLE_ANSWERS and words[0] not in further:
         return WHOLE_ANSWERS[words[0]]

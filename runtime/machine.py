@@ -13,13 +13,19 @@ from parrot_runtime.publish import write_file
 
 
 def state_folder() -> Path:
-    """``parrot`` in the user's folder for state: ``XDG_STATE_HOME``, or what the system has in its place."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "")
-        return (Path(base) if base else Path.home() / "AppData" / "Local") / "parrot"
-    base = os.environ.get("XDG_STATE_HOME", "")
-    # The specification: a path that is not absolute is to be ignored.
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "parrot"
+    """``parrot`` in the user's folder for state: ``XDG_STATE_HOME``, or what the system has in its place.
+
+    Raises OSError for a user without a home, as services and containers have.
+    """
+    try:
+        if sys.platform == "win32":
+            base = os.environ.get("LOCALAPPDATA", "")
+            return (Path(base) if base else Path.home() / "AppData" / "Local") / "parrot"
+        base = os.environ.get("XDG_STATE_HOME", "")
+        # The specification: a path that is not absolute is to be ignored.
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "parrot"
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{error}; set XDG_STATE_HOME to a folder") from error
 
 
 def remember_build(record: Path) -> None:

@@ -203,9 +203,9 @@ def load_manifest(folder: Path) -> Manifest:
     another schema, a path that leaves the folder.
     """
     path = Path(folder) / MANIFEST_NAME
-    if not Path(folder).is_dir():
-        raise BundleError(f"{folder}: there is no such bundle folder; run `parrot-export` to make one")
     try:
+        if not Path(folder).is_dir():
+            raise BundleError(f"{folder}: there is no such bundle folder; run `parrot-export` to make one")
         if path.is_symlink() or not path.is_file():
             raise BundleError(f"{folder}: not a bundle, it holds no {MANIFEST_NAME}; run `parrot-export` to make one")
         if path.stat().st_size > _MAX_MANIFEST_BYTES:

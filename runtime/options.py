@@ -11,6 +11,7 @@ import numpy as np
 from parrot_runtime.choices import check_options
 from parrot_runtime.errors import InputError
 from parrot_runtime.prompt import check_unicode
+from parrot_runtime.sampling import check_logits
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -54,6 +55,7 @@ class OptionScorer:
             self._first.append(ids[0])
 
     def __call__(self, logits: np.ndarray, _so_far: Sequence[int] = ()) -> int:
+        check_logits(logits)
         scores = logits[self._first].astype(np.float64)
         shares = np.exp(scores - scores.max())
         shares /= shares.sum()

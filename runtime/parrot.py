@@ -94,10 +94,12 @@ class Parrot:
         it is not here, and ParrotError when the device fails.
         """
         start = time.perf_counter()
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}; expected 1 or more")
         if bundle is None:
             from parrot_runtime.bundles import find_bundle
 
-            bundle = find_bundle().folder
+            bundle = find_bundle(backend=backend).folder
         folder = Path(bundle)
         manifest = load_manifest(folder)
         engines = choose_engines(folder, manifest, backend, trust_engines=trust_engines, note=note)
@@ -262,6 +264,8 @@ class Parrot:
             raise refused[0]
 
     def _whole(self, request: Request) -> Answer:
+        if request.error is not None:
+            raise request.error
         return self._stream(request, (token for token in request.tokens)).answer
 
     def _read(self, images: Images, stats: Stats) -> list[Picture]:

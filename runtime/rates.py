@@ -96,8 +96,8 @@ def keep_limits(limits: Limits) -> None:
 
 def kept_limits() -> Limits | None:
     """What was remembered; None where nothing was, or where it cannot be read."""
-    path = _limits_file()
     try:
+        path = _limits_file()
         return from_mapping(Limits, parse_json(path.read_bytes()), where=str(path))
     except (OSError, ValueError, RecursionError, InputError):
         return None

@@ -87,7 +87,7 @@ def explanation_as_table(explained: Explanation, answer: str, *, images: Sequenc
     for name, attention in zip(_short(images), explained.attention, strict=True):
         of = f" of {name}" if len(images) > 1 else ""
         lines.append(f"  words that drew the router{of}:")
-        most = max((word.share for word in attention.words), default=0)
+        most = max((word.share for word in attention.words), default=0) or 1
         for word in attention.words:
             lines.append(f"  {word.share:>8.1%} {'█' * round(_BAR * word.share / most):<{_BAR}} {word.text}")
         lines.append(f"  {attention.rest:>8.1%} {'':<{_BAR}} (the rest of the prompt: system text and role marks)")

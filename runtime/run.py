@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +93,16 @@ def split_choices(text: str | None, *, interactive: bool) -> tuple[str, ...]:
     return tuple(check_options([option.strip() for option in options]))
 
 
+def check_given(given: Collection[str], *, choices: bool, interactive: bool) -> None:
+    """Raise InputError for an option that was ``given`` where it does nothing."""
+    if "reroute" in given and not interactive:
+        raise InputError("--reroute is about the later questions of a conversation; give it together with -i")
+    for name in _GENERATION:
+        if choices and name in given:
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"{option} is about making an answer, and --choices makes none; leave one of them out")
+
+
 def check_explain(explain: bool, *, choices: bool, interactive: bool, text_only: bool, temperature: float) -> bool:
     """``explain`` itself. Raises InputError where there is nothing it explains."""
     for given, option, why in (
@@ -103,6 +114,10 @@ def check_explain(explain: bool, *, choices: bool, interactive: bool, text_only:
         if explain and given:
             raise InputError(f"--explain was given together with {option}, but {why}; leave one of them out")
     return explain
+
+
+# Options that are about making an answer.
+_GENERATION = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "lookup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +146,7 @@ class Session:
         from parrot_runtime.parrot import Parrot
 
         self.settings = settings
-        self._folder = settings.bundle if settings.bundle is not None else _find_bundle()
+        self._folder = settings.bundle if settings.bundle is not None else _find_bundle(settings.backend)
         self.parrot = Parrot.load(
             self._folder,
             backend=settings.backend,
@@ -245,7 +260,8 @@ def read_questions(source: str) -> list[str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise TextError(f"{name}: the questions cannot be read ({reason}); check the path") from error
-    questions = [line for line in text.splitlines() if line.strip()]
+    # Not str.splitlines: to that a form feed and five other characters inside a question end a line too.
+    questions = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     if not questions:
         raise TextError(f"{name}: holds no question; expected one per line")
     return questions
@@ -268,10 +284,10 @@ def _stdin(expected: str):
     return sys.stdin.buffer
 
 
-def _find_bundle() -> Path:
+def _find_bundle(backend: BackendName) -> Path:
     from parrot_runtime.bundles import find_bundle
 
-    found = find_bundle()
+    found = find_bundle(backend=backend)
     for reason in found.skipped:
         say(f"passed over {reason}")
     say(f"using {shown(found.folder)}, {found.reason}")

@@ -8,6 +8,10 @@ import numpy as np
 
 from parrot_runtime.errors import InputError, ParrotError
 
+# Beyond these nothing changes any more but that a logit is no longer a number.
+_LEAST_TEMPERATURE = 1e-3
+_MOST_PENALTY = 100.0
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -25,17 +29,29 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise InputError(f"temperature is {self.temperature}; expected 0 (greedy) or more")
+        if not (self.temperature == 0 or _LEAST_TEMPERATURE <= self.temperature < math.inf):
+            raise InputError(
+                f"temperature is {self.temperature}; expected 0 (greedy), or {_LEAST_TEMPERATURE:g} or more"
+            )
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; expected above 0, at most 1")
-        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
-            raise InputError(f"repetition_penalty is {self.repetition_penalty}; expected above 0, 1 for none")
+        if not 1 / _MOST_PENALTY <= self.repetition_penalty <= _MOST_PENALTY:
+            raise InputError(
+                f"repetition_penalty is {self.repetition_penalty}; expected {1 / _MOST_PENALTY:g} to "
+                f"{_MOST_PENALTY:g}, 1 for none"
+            )
         if self.seed is not None and self.seed < 0:
             raise InputError(f"seed is {self.seed}; expected 0 or more")
 
 
 GREEDY = Sampling()
+
+
+def check_logits(logits: np.ndarray) -> None:
+    """Raise ParrotError for logits float32 ``[vocab]`` that are no numbers: no text may be made of those."""
+    # max() is NaN as soon as one value is, and infinite for +inf; -inf is a token that cannot come.
+    if not np.isfinite(logits.max()):
+        raise ParrotError("the decoder gave NaN or infinite logits; export the bundle with --precision fp32")
 
 
 class Sampler:
@@ -48,11 +64,9 @@ class Sampler:
     def __call__(self, logits: np.ndarray, so_far: Sequence[int] = ()) -> int:
         """The next token after logits float32 ``[vocab]``; ``so_far`` are the answer's tokens.
 
-        Raises ParrotError when the logits are not numbers: no text may be made of those.
+        Raises ParrotError as ``check_logits`` does.
         """
-        # max() is NaN as soon as one value is, and infinite for +inf; -inf is a token that cannot come.
-        if not np.isfinite(logits.max()):
-            raise ParrotError("the decoder gave NaN or infinite logits; export the bundle with --precision fp32")
+        check_logits(logits)
         if self._sampling.repetition_penalty != 1 and so_far:
             logits = self._penalised(logits, so_far)
         return int(logits.argmax()) if self._random is None else self._draw(logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections import deque
@@ -29,8 +30,9 @@ class Scheduler:
 
     ``stream`` and ``ask`` may be called from several threads; pictures are read and routed in the caller's, so what is
     wrong with a question is raised there. A prompt is prefilled in chunks while other answers are under way, and none
-    of them waits longer than for one. A stream that is closed frees its slot before the next step. Use it as a context
-    manager, or ``close`` it: what is not answered by then ends with ParrotError.
+    of them waits longer than for one. A stream that is closed frees its slot before the next step, and an error of one
+    answer ends that answer alone. Use it as a context manager, or ``close`` it: what is not answered by then ends with
+    ParrotError.
     """
 
     def __init__(self, parrot: Parrot, slots: Slots, *, chunk: int = CHUNK) -> None:
@@ -40,6 +42,8 @@ class Scheduler:
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="parrot-scheduler", daemon=True)
         self._thread.start()
+        # A daemon thread that is inside an engine when the interpreter ends aborts the process.
+        atexit.register(self.close)
 
     def stream(self, images: Images, question: str, **options: int | Sampling) -> AnswerStream:
         """See ``Parrot.stream``; the answer is made whether or not anybody reads it yet."""
@@ -60,6 +64,7 @@ class Scheduler:
             self._closed = True
             self._changed.notify()
         self._thread.join()
+        atexit.unregister(self.close)
 
     def __enter__(self) -> Scheduler:
         return self
@@ -85,7 +90,8 @@ class Scheduler:
                 for request, token in self._slots.advance(self._chunk):
                     readers[request].put(token)
                 for request in [request for request in readers if request.finish]:
-                    readers.pop(request).put(_END)
+                    readers.pop(request).put(request.error or _END)
+                self._slots.failed.clear()
         except Exception as error:  # noqa: BLE001, whoever waits for an answer is told, and nobody else is there
             fault = error
         finally:
@@ -133,3 +139,4 @@ class _Arriving:
     def close(self) -> None:
         self._ended = True
         self._request.cancel()
+        self._results.put(_END)  # another thread may be waiting for a token

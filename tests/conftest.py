@@ -1,5 +1,6 @@
 """What holds for every test: nothing is written outside of pytest's own folders."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 # The tests are imported one by one (importmode=importlib): what several rooms' tests share is found here.
 sys.path.insert(0, str(Path(__file__).parent / "shared"))
+# Some of them import onnxruntime themselves, without the runtime, which says this too.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parrot_runtime.engines import BUILD_NAME, ENGINES, engine_folder, read_build, why_stale
-from parrot_runtime.errors import BundleError, InputError
+from parrot_runtime.errors import BundleError, InputError, ParrotError
 from parrot_runtime.machine import built_here
 from parrot_runtime.manifest import Manifest, require_graphs
 from parrot_runtime.names import BACKENDS, BackendName
@@ -45,13 +45,13 @@ def choose_engines(
     """
     if backend not in BACKENDS:
         raise InputError(f"the backend '{backend}' is not known; choose among {', '.join(BACKENDS)}")
-    if backend == "tensorrt" or (backend == "auto" and may_have_engines(folder, manifest)):
-        try:
+    try:
+        if backend == "tensorrt" or (backend == "auto" and may_have_engines(folder, manifest)):
             return find_engines(folder, manifest, trust_engines=trust_engines)
-        except InputError as error:
-            if backend == "tensorrt" or not manifest.graphs:
-                raise
-            note(f"onnxruntime runs this bundle, not TensorRT: {error}")
+    except ParrotError as error:  # the driver's own trouble too
+        if backend == "tensorrt" or not manifest.graphs:
+            raise
+        note(f"onnxruntime runs this bundle, not TensorRT: {error}")
     require_graphs(folder, manifest)
     return None
 
@@ -59,11 +59,13 @@ def choose_engines(
 def may_have_engines(folder: Path, manifest: Manifest) -> bool:
     """Whether to look for engines at all: a machine without a GPU has no use for any, and nothing to say of them.
 
-    Nothing is read: whether they are whole, the bundle's own and trusted is ``find_engines``' question.
+    Nothing is read: whether they are whole, the bundle's own and trusted is ``find_engines``' question. Raises
+    ParrotError for a GPU whose driver does not start.
     """
     from parrot_runtime.gpu import present_gpu
 
-    return bool(manifest.tensorrt) and (folder / ENGINES).is_dir() and present_gpu() is not None
+    engines = folder / ENGINES
+    return bool(manifest.tensorrt) and engines.is_dir() and any(engines.iterdir()) and present_gpu() is not None
 
 
 def create_backend(folder: Path, manifest: Manifest, engines: Engines | None, *, threads: int | None = None) -> Backend:

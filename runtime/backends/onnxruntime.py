@@ -194,6 +194,12 @@ class _DecodeStep:
 
 
 def import_onnxruntime() -> Any:
+    """onnxruntime, told before it starts to report nothing to its maker. Raises InputError where it is missing.
+
+    Since 1.32 its own builds for Linux, macOS and Windows keep a device's number and events under the home directory
+    and send them; a person who wants that sets ``ORT_DISABLE_TELEMETRY=0``.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -229,7 +235,7 @@ def _check_border(path: Path, graph: Graph, session: Any) -> None:
         ("inputs", graph.inputs, session.get_inputs()),
         ("outputs", graph.outputs, session.get_outputs()),
     ):
-        told = {tensor.name: (_ONNX_TYPES[tensor.dtype], len(tensor.axes)) for tensor in declared}
+        told = {tensor.name: (_ONNX_TYPES.get(tensor.dtype), len(tensor.axes)) for tensor in declared}
         real = {node.name: (node.type, len(node.shape)) for node in found}
         if told != real:
             name = next(iter(sorted(told.items() ^ real.items())))[0]
@@ -248,6 +254,10 @@ def _check_decoders(manifest: Manifest) -> None:
 
 def _check_decoder(manifest: Manifest, decoder: Graph, results: set[str]) -> None:
     kinds = [f"{kind}.%d.{part}" for kind in ("past_key_values", "present") for part in ("key", "value")]
+    if len(decoder.inputs) < 2 * manifest.model.layers:  # before as many names are made as a manifest may claim
+        raise BundleError(
+            f"{decoder.file}: {len(decoder.inputs)} inputs for {manifest.model.layers} layers; export it again"
+        )
     caches = {kind % layer for kind in kinds for layer in range(manifest.model.layers)}
     border = {"inputs_embeds", "seqlens_k", "total_sequence_length"} | results | caches
     names = {tensor.name for tensor in (*decoder.inputs, *decoder.outputs)}

@@ -12,7 +12,7 @@ from parrot_runtime.backends.choose import choose_engines, create_backend, find_
 from parrot_runtime.bundles import find_bundle
 from parrot_runtime.cli import main
 from parrot_runtime.engines import BUILD_NAME, BuildOptions, engine_folder
-from parrot_runtime.errors import BundleError, InputError
+from parrot_runtime.errors import BundleError, InputError, ParrotError
 from parrot_runtime.flavours import Flavour
 from parrot_runtime.gpu import Gpu
 from parrot_runtime.machine import built_here, keep_compiled, load_compiled, remember_build, state_folder
@@ -178,6 +178,36 @@ def test_the_newest_bundle_this_machine_can_run_may_be_one_of_engines(both, bund
     assert (found.folder.name, len(found.skipped)) == ("usual", 1)
     build(bundles / "engines")
     assert find_bundle(bundles, bundles).folder.name == "engines"
+
+
+def test_a_driver_that_does_not_start_is_no_matter_to_onnxruntime(both, bundle, tmp_path, monkeypatch):
+    def broken():
+        raise ParrotError("the NVIDIA driver is installed but does not start")
+
+    build(both)
+    monkeypatch.setattr("parrot_runtime.gpu.present_gpu", broken)
+    notes = []
+    assert chosen(both, note=notes.append) is None
+    assert "does not start" in notes[0]
+    assert chosen(both, "onnxruntime") is None
+    with pytest.raises(ParrotError, match="does not start"):
+        chosen(both, "tensorrt")
+    assert find_bundle(both.parent, both.parent).folder == both
+
+
+def test_onnxruntime_is_given_a_bundle_that_it_can_run(both, bundle, tmp_path):
+    data = json.loads((both / "parrot.json").read_text("utf-8"))
+    edit_manifest(both, target="tensorrt-rtx", graphs={}, kv_dtype=data["kv_dtype"])
+    bundles = tmp_path / "bundles"
+    bundles.mkdir()
+    both.rename(bundles / "engines")
+    os.symlink(bundle, bundles / "usual")
+    os.utime(bundles / "engines" / "parrot.json", (2e9, 2e9))
+    (bundles / "engines" / "engines").mkdir(exist_ok=True)  # with nothing in it
+    assert find_bundle(bundles, bundles).folder.name == "usual"
+    build(bundles / "engines")
+    assert find_bundle(bundles, bundles).folder.name == "engines"
+    assert find_bundle(bundles, bundles, backend="onnxruntime").folder.name == "usual"
 
 
 def test_a_backend_nobody_knows(bundle):

@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from parrot_runtime.cli import main
-from parrot_runtime.run import sort_arguments
+from parrot_runtime.run import read_questions, sort_arguments
 
 SHORT = ("--max-new-tokens", "6", "--threads", "1")
 
@@ -30,7 +31,9 @@ def desk(bundle, picture, tmp_path, monkeypatch):
 
 
 def _run(*arguments, stdin=None):
-    return CliRunner().invoke(main, [*SHORT, *arguments], input=stdin)
+    # What says how an answer is made is refused where none is.
+    short = SHORT[2:] if "--choices" in arguments else SHORT
+    return CliRunner().invoke(main, [*short, *arguments], input=stdin)
 
 
 def _refused(message, *arguments, stdin=None):
@@ -234,7 +237,51 @@ def test_refusals(desk):
     _refused("temperature is -1.0; expected 0", "red.png", "one?", "--temperature", "-1")
     _refused("max_new_tokens is 0", "--bundle", "bundles/tiny", "red.png", "one?", "--max-new-tokens", "0")
     _refused("nope: there is no such bundle folder", "red.png", "one?", "--bundle", "nope")
+    _refused("cannot be read (File name too long)", "red.png", "one?", "--bundle", "n" * 300)
+    _refused("--reroute is about", "red.png", "one?", "--reroute", "never")
+    for option in (("--max-new-tokens", "3"), ("--temperature", "1"), ("--seed", "3"), ("--no-lookup",)):
+        _refused("is about making an answer", "red.png", "one?", "--choices", "A,B", *option)
     _refused("room for 255", "--bundle", "bundles/tiny", "red.png", "long " * 100)
+
+
+def test_a_line_ends_where_an_editor_ends_it(desk):
+    (desk / "questions.txt").write_bytes("What is\u2028in it?\r\nWhat\fnow?\n".encode())
+    assert read_questions("questions.txt") == ["What is\u2028in it?", "What\fnow?"]
+
+
+def test_a_user_without_a_home_is_answered(desk, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    result = _run("red.png", "one?", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["answer"] is not None
+
+
+def test_a_conversation_survives_a_picture_that_cannot_be(desk):
+    lines = f"\ufeff/stats\n/image ~nobody-of-this-name/a.jpg\n/image {'n' * 300}\none?\n"
+    result = _run("-i", "red.png", stdin=lines.encode())
+    assert result.exit_code == 0, result.stderr
+    assert "~nobody-of-this-name/a.jpg: there is no such picture" in result.stderr
+    assert "File name too long" in result.stderr
+    assert "prefill" in result.stderr  # of the answer: /stats was a command, behind the mark
+
+
+def test_nothing_is_left_in_the_home_and_nobody_is_told(desk):
+    """In a process of its own: onnxruntime asks once whether it may report to its maker."""
+    home = desk / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [*_PROGRAM, *SHORT, "red.png", "one?"],
+        env=environment | {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(home.rglob("*")) == []
 
 
 def test_no_bundle_anywhere(desk, monkeypatch):

@@ -36,6 +36,23 @@ def test_a_closed_stream_has_no_answer_and_leaves_no_trace(parrot, picture):
     assert parrot.ask(picture, QUESTION, max_new_tokens=10).token_ids == whole.token_ids
 
 
+@pytest.mark.parametrize("reroute", ["auto", "never"])
+def test_a_question_that_is_given_up_routes_nothing(parrot, picture, reroute):
+    fresh = parrot.chat(picture, reroute=reroute).ask(QUESTION, max_new_tokens=3)
+    chat = parrot.chat(picture, reroute=reroute)
+    given_up = chat.stream("What is in the picture?", max_new_tokens=10)
+    next(given_up)
+    given_up.close()
+    assert (chat.ask(QUESTION, max_new_tokens=3).routing == fresh.routing).all()
+
+
+def test_a_conversation_that_is_full_says_so(parrot):
+    chat = parrot.chat()
+    chat.turns = [Turn(("user", "assistant")[turn % 2], "a b c d") for turn in range(40)]
+    with pytest.raises(TextError, match=r"the conversation is full: .*begin a new one"):
+        chat.ask(QUESTION)
+
+
 def test_streams_side_by_side_do_not_mix(parrot, picture, other_picture):
     expected = [parrot.ask(image, QUESTION, max_new_tokens=15).text for image in (picture, other_picture)]
     streams = [parrot.stream(image, QUESTION, max_new_tokens=15) for image in (picture, other_picture)]

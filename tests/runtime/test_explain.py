@@ -209,6 +209,7 @@ def test_nothing_to_explain(parrot, picture, tmp_path):
         parrot.explain(None, QUESTION)
     with pytest.raises(InputError, match="differs by chance"):
         parrot.explain(picture, QUESTION, sampling=Sampling(temperature=1.0))
-    llava = TinyModel(dataclasses.replace(DIMS, experts=0), seed=4)
-    with pytest.raises(InputError, match="no experts"):
-        Parrot.load(write_bundle(tmp_path / "llava", llava), threads=1).explain(picture, QUESTION)
+    for experts, said in ((0, "no experts"), (1, "one expert")):
+        model = TinyModel(dataclasses.replace(DIMS, experts=experts), seed=4)
+        with pytest.raises(InputError, match=said):
+            Parrot.load(write_bundle(tmp_path / f"of-{experts}", model), threads=1).explain(picture, QUESTION)

@@ -55,7 +55,7 @@ def test_top_p_of_equal_tokens():
 
 
 def test_a_tiny_temperature_is_greedy_and_does_not_overflow():
-    assert _share(Sampling(1e-6, seed=1), LOGITS * 1e4, 50)[1] == 1
+    assert _share(Sampling(1e-3, seed=1), LOGITS * 1e4, 50)[1] == 1
 
 
 def test_repetition_penalty_is_ctrls():
@@ -91,12 +91,15 @@ def test_no_token_is_made_of_what_is_not_a_number(bad, sampling):
     "values",
     [
         {"temperature": -0.1},
+        {"temperature": 1e-320},
         {"temperature": float("nan")},
         {"temperature": float("inf")},
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"top_p": float("nan")},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e-40},
+        {"repetition_penalty": 1e308},
         {"repetition_penalty": float("inf")},
         {"seed": -1},
     ],

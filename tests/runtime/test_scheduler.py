@@ -1,5 +1,7 @@
 """Slots: what they keep, who waits for whom, who leaves when; and questions from many threads at once."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -7,8 +9,10 @@ import numpy as np
 import pytest
 from tiny_bundle import DIMS
 
+from parrot_runtime.composer import Routed
 from parrot_runtime.errors import InputError, ParrotError, TextError
 from parrot_runtime.generation import Request, Slots, generate
+from parrot_runtime.prompt import Turn
 from parrot_runtime.sampling import Sampler, Sampling
 from parrot_runtime.stats import Stats
 
@@ -282,6 +286,64 @@ def test_an_error_of_the_device_reaches_everybody_who_waits(parrot, picture, mon
         for stream in streams:
             with pytest.raises(ParrotError, match="the decoder graph failed"):
                 _ = stream.answer
+
+
+def test_an_error_of_one_answer_is_that_answers_alone(parrot, picture):
+    wrong = parrot._composer.request([], [Turn("user", "?")], _divide, 400, Stats(), Routed())
+    with parrot.scheduler(slots=2) as scheduler:
+        other = scheduler.stream(picture, QUESTIONS[0], max_new_tokens=60)
+        next(other)
+        with pytest.raises(ZeroDivisionError):
+            list(scheduler._tokens(wrong))
+        assert other.answer.text == parrot.ask(picture, QUESTIONS[0], max_new_tokens=60).text
+        assert scheduler.ask(picture, "?", max_new_tokens=2).stats.new_tokens == 2
+        assert scheduler._slots.failed == []
+
+
+def _divide(_logits, so_far):
+    return 5 if len(so_far) < 3 else 1 // 0
+
+
+def test_an_error_of_an_answer_alone_is_raised(parrot):
+    wrong = parrot._composer.request([], [Turn("user", "?")], _divide, 400, Stats(), Routed())
+    with pytest.raises(ZeroDivisionError):
+        list(parrot._alone(wrong))
+    assert parrot.ask(None, "?", max_new_tokens=2).stats.new_tokens == 2
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_stream_is_closed_from_another_thread(parrot, picture, together):
+    with parrot.scheduler(slots=1) as scheduler:
+        stream = (scheduler if together else parrot).stream(picture, QUESTIONS[0], max_new_tokens=450)
+        began, pieces = threading.Event(), []
+
+        def read():
+            for piece in stream:
+                pieces.append(piece)
+                began.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert began.wait(60)
+        stream.close()
+        reader.join(60)
+        assert not reader.is_alive()
+        assert len(pieces) < 300
+        with pytest.raises(ValueError, match="closed before the answer's end"):
+            _ = stream.answer
+        assert scheduler.ask(picture, "?", max_new_tokens=2).stats.new_tokens == 2
+
+
+def test_a_program_that_ends_beside_an_open_scheduler_ends_well(bundle):
+    code = (
+        "import sys; from parrot_runtime import Parrot\n"
+        "scheduler = Parrot.load(sys.argv[1], threads=1).scheduler(slots=2)\n"
+        "streams = [scheduler.stream(None, 'What is it?', max_new_tokens=200) for _ in range(20)]\n"
+        "next(streams[0])"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code, str(bundle)], capture_output=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_nothing_spins_while_there_is_nothing_to_do(scheduler, picture):
