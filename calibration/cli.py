@@ -42,7 +42,9 @@ _EPILOG = "Example: parrot-calibrate runs/nano/stage2 -o scales/nano && parrot-e
 @click.option(
     "--asymmetric", is_flag=True, help="A zero point for each block of 4 bits; the cpu's graphs alone take it."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw of samples and rows.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draw of samples and rows."
+)
 @click.option("--threads", type=click.IntRange(min=0), default=0, metavar="N", help="Of onnxruntime [its own choice].")
 @click.option("--vision-tower", metavar="FOLDER|NAME", type=_PATH, help="Vision encoder of a released checkpoint.")
 @click.option("--force", is_flag=True, help="Replace the scales that have the name.")

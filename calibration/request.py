@@ -8,6 +8,7 @@ from parrot_export.scales import SCALES_JSON, Settings
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES, parse_languages
 from parrot_runtime.manifest import MANIFEST_NAME
+from parrot_runtime.publish import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class CalibrationRequest:
                 "that it was exported from"
             )
         output = self.output
+        check_output(output)
         if output.exists() and not self.force:
             raise InputError(f"{output} exists already; give --force to replace it, or another name with -o")
         if output.exists() and not (output / SCALES_JSON).is_file():

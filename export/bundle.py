@@ -152,7 +152,10 @@ def _name(source: Path) -> str:
     from parrot_train.checkpoint import read_run
 
     config = (read_run(source) or {}).get("config")
-    return Path(config).stem if isinstance(config, str) and Path(config).stem else source.resolve().name
+    name = Path(config).stem if isinstance(config, str) and Path(config).stem else source.resolve().name
+    if not name.strip() or not name.isprintable():
+        raise InputError(f"{name!r} cannot be a bundle's name; rename the checkpoint's folder, or link to it")
+    return name
 
 
 def _max_len(checkpoint: Checkpoint, asked: int | None) -> int:

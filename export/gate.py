@@ -160,7 +160,7 @@ def encode(
         prompt = prompts.encode(turns, generation=True, **settings).input_ids
         whole = prompts.encode([*turns, Turn("assistant", sample.answer)], **settings).input_ids
         letters = [tokenizer.encode(letter, add_special_tokens=False).ids[0] for letter in LETTERS[: sample.options]]
-        right = LETTERS.index(sample.answer) if sample.options else None
+        right = LETTERS.index(sample.answer.strip()) if sample.options else None
         pixels = preprocess(sample.image(), recipe.image)[None]
         yield Asked(Question(sample.language, pixels, prompt), whole[len(prompt) :], tuple(letters), right)
 

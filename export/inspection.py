@@ -8,6 +8,7 @@ from parrot_export.check import TENSORRT, check_graphs
 from parrot_export.gate import gate_table
 from parrot_export.mixed.frontier import FRONTIER_JSON, table
 from parrot_export.progress import Progress, no_progress
+from parrot_runtime.errors import BundleError, InputError
 from parrot_runtime.integrity import verify_files
 from parrot_runtime.manifest import Graph, load_manifest
 
@@ -72,7 +73,12 @@ def describe(found: dict[str, Any]) -> str:
 def read_frontier(folder: Path) -> dict[str, Any]:
     """What a search for a mixed plan has left in ``folder``, below ``frontier``; nothing where there was none."""
     path = folder / FRONTIER_JSON
-    return {"frontier": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+    if FRONTIER_JSON not in load_manifest(folder).files:
+        return {}
+    try:
+        return {"frontier": json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from error
 
 
 def describe_frontier(folder: Path) -> list[str]:
@@ -138,16 +144,29 @@ def verify_bundle(
     finite numbers. The result is data, as in the manifest. Raises BundleError, or ParrotError when a comparison fails.
     """
     from parrot_export.checkpoint import open_checkpoint
+    from parrot_export.description import model_dims
+    from parrot_export.reference import STEPS, prepare_for
     from parrot_export.samples import verification_samples
     from parrot_export.verify import run_through, verify
 
+    if vision_tower is not None and checkpoint is None:
+        raise InputError("--vision-tower is of a checkpoint to compare with; give --checkpoint too")
     manifest = load_manifest(folder)
     verify_files(folder, manifest)
     check_graphs(folder, manifest)
     samples = verification_samples()
+    needed = max(len(question.ids) for question in prepare_for(folder, manifest, samples)) + STEPS
+    if needed > manifest.model.max_len:
+        raise InputError(
+            f"{folder}: holds {manifest.model.max_len} positions, and the questions of the verification take {needed}; "
+            "export it with a larger --max-len to verify it"
+        )
     if checkpoint is None:
         with progress("Running every graph", len(samples)) as advance:
             return run_through(folder, manifest, samples, advance)
-    model = open_checkpoint(checkpoint, vision_tower).load_model()
+    opened = open_checkpoint(checkpoint, vision_tower)
+    if model_dims(opened, manifest.model.max_len) != manifest.model or opened.recipe.image != manifest.image:
+        raise InputError(f"{checkpoint}: is a model of other shapes than {folder} was exported from; name that one")
+    model = opened.load_model()
     with progress("Verifying against torch", len(samples)) as advance:
         return verify(folder, manifest, model, samples, progress=advance)

@@ -1,11 +1,13 @@
 """What an export is asked for, and which requests contradict themselves."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parrot_export.scales import FIT_OF
 from parrot_runtime.errors import InputError
+from parrot_runtime.publish import check_output
 
 if TYPE_CHECKING:
     from parrot_export.gate import Budget
@@ -62,6 +64,13 @@ class ExportRequest:
 
     def check(self) -> None:
         """Raise InputError for options that contradict each other, and for what is asked of nobody."""
+        for option, value in (("--max-drop", self.max_drop), ("--max-kl", self.max_kl)):
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"{option} is {value}; expected a number, such as 1000 to leave it open")
+        if self.max_batch is not None and self.max_batch < 1:
+            raise InputError(f"--max-batch is {self.max_batch}; expected 1 or more")
+        if self.output is not None:
+            check_output(self.output)
         if self.mixed and not self.verify:
             raise InputError("--auto goes by what is measured, which --no-verify leaves out; leave one of them out")
         if self.mixed and self.link:

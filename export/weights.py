@@ -27,6 +27,9 @@ _CODES = {str(dtype): code for code, dtype in DTYPES.items()} | {
     "int64": "I64",
 }
 _LARGEST_HALF = float(np.finfo(np.float16).max)
+# The bits of infinity, and whole numbers as wide.
+_INFINITIES = {"float32": (np.uint32, 0x7F800000), "float16": (np.uint16, 0x7C00), "bfloat16": (np.uint16, 0x7F80)}
+_NOT_FINITE = "{} holds NaN or infinity; train again from the last good checkpoint"
 
 
 @dataclass(frozen=True)
@@ -275,15 +278,27 @@ def _same(one: Block, other: Block) -> bool:
     return (one.dtype, one.shape) == (other.dtype, other.shape)
 
 
+def _all_finite(chunk: np.ndarray) -> bool:
+    """Whether no float in ``chunk`` has all bits of its exponent set, as NaN and infinity have: as fast as memory is
+    read."""
+    if str(chunk.dtype) not in _INFINITIES or not chunk.size:
+        return True
+    bits, infinity = _INFINITIES[str(chunk.dtype)]
+    magnitudes = np.ascontiguousarray(chunk).view(bits) & (np.iinfo(bits).max >> 1)
+    return int(magnitudes.max()) < infinity
+
+
 def _converted(chunk: np.ndarray, block: Block) -> np.ndarray:
     """``chunk`` in the block's type: itself where it has that type already."""
     if str(chunk.dtype) == block.dtype:
+        if not _all_finite(chunk):
+            raise InputError(_NOT_FINITE.format(block.name))
         return chunk
     with np.errstate(over="ignore", invalid="ignore"):
         data = chunk.astype(block.dtype)
     if not np.isfinite(data).all():
         if not np.isfinite(chunk).all():
-            raise ParrotError(f"{block.name} holds NaN or infinity; train again from the last good checkpoint")
+            raise InputError(_NOT_FINITE.format(block.name))
         largest = float(np.abs(chunk).max())
         raise ParrotError(f"{block.name} holds {largest:g}, above fp16's {_LARGEST_HALF:g}; export with --fp32")
     return data

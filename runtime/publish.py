@@ -69,8 +69,11 @@ def _beside(path: Path, suffix: str) -> Iterator[BinaryIO]:
 def publish_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside ``final``; on success it takes that name, on any error it is removed.
 
-    Raises InputError before any work when ``final`` exists and ``force`` is not given.
+    Raises InputError before any work when ``final`` exists and ``force`` is not given, or is a link; and after it when
+    another process has published there meanwhile.
     """
+    if final.is_symlink():
+        raise InputError(f"{final} is a link; give the folder that it stands for, or another name with -o")
     if final.exists() and not force:
         raise InputError(f"{final} exists already; give --force to replace it, or another name with -o")
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +88,8 @@ def publish_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
         os.chmod(beside, 0o755)
         old = None
         if final.exists():
+            if not force:
+                raise InputError(f"{final}: another process has published there meanwhile; give another name with -o")
             # rename() cannot replace a folder that is not empty: the old one steps aside for the moment between two
             # renames, and the next run puts it back if the process dies there (see remove_leftovers).
             old = beside.with_suffix(".old")
@@ -106,7 +111,9 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
     for old in sorted(folder.glob(f".{name}.*.old")):
         # .NAME.RANDOM.PROCESS.old, and NAME may have dots of its own.
         final = folder / old.name[1:].rsplit(".", 3)[0]
-        if final.exists():
+        if old.is_symlink():
+            old.unlink()
+        elif final.exists():
             shutil.rmtree(old)
         else:
             os.rename(old, final)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tiny_checkpoint import tiny_model, write_checkpoint
 
 from parrot_export.cli import main
 
@@ -88,6 +89,30 @@ def test_bad_input_is_one_line_and_code_2(tmp_path, monkeypatch, arguments):
     assert result.stderr.startswith("parrot-export: ")
     assert result.stderr.count("\n") == 1
     assert not result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--max-drop", "inf"), "--max-drop is inf; expected a number"),
+        (("--max-kl", "nan"), "--max-kl is nan; expected a number"),
+        (("--max-batch", "0"), "--max-batch is 0; expected 1 or more"),
+        (("-o", "file/below"), "file is a file"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_work(checkpoint, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert said in run(checkpoint, "--target", "cpu", *options, code=2).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_verify_says_what_it_is_not_for(bundle, checkpoint, tmp_path):
+    assert "--vision-tower is of a checkpoint" in run("verify", bundle, "--vision-tower", tmp_path, code=2).stderr
+    other = write_checkpoint(tmp_path / "other", tiny_model(num_experts=3))
+    assert "of other shapes" in run("verify", bundle, "--checkpoint", other, code=2).stderr
+    run(checkpoint, "-o", tmp_path / "short", "--max-len", 40, "--no-verify", "--target", "cpu")
+    assert "larger --max-len" in run("verify", tmp_path / "short", code=2).stderr
 
 
 def test_a_failed_verification_is_one_line_and_code_1(workshop, monkeypatch):

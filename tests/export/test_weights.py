@@ -3,6 +3,7 @@
 import json
 import math
 import tracemalloc
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -15,7 +16,7 @@ from parrot_export.author import author
 from parrot_export.checkpoint import open_checkpoint
 from parrot_export.plan import plan
 from parrot_export.slabs import StoredTensor, read_slabs
-from parrot_export.weights import WeightFile, computed, copied, side_by_side
+from parrot_export.weights import WeightFile, _converted, computed, copied, side_by_side
 from parrot_runtime.errors import InputError, ParrotError
 
 LARGE = ("model.language_model.embed_tokens.weight", "model.moe.experts.fc1.weight", "model.moe.experts.fc2.weight")
@@ -62,10 +63,21 @@ def test_the_file_is_safetensors_and_its_offsets_are_onnxs(stored, tmp_path):
 @pytest.mark.parametrize(("dtype", "name"), [(np.float32, "float32"), (np.float16, "float16")])
 def test_what_has_the_wanted_type_is_copied_byte_by_byte(stored, tmp_path, dtype, name):
     array = draw(33, 17, dtype=dtype)
-    # A NaN's payload survives a copy and not always a conversion.
-    array.reshape(-1).view(np.uint16)[-2:] = 0x7FC1 if dtype == np.float32 else 0x7E55
+    array.reshape(-1)[-3:] = np.finfo(dtype).max, -0.0, np.finfo(dtype).smallest_subnormal
     _, raw = written(tmp_path, copied(stored(a=array)["a"], name))
     assert raw.endswith(array.tobytes())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_though_nothing_is_converted(dtype, value):
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    chunk = draw(5, 7).astype(kind)
+    block = SimpleNamespace(dtype=dtype, name="model.norm")
+    assert _converted(chunk, block) is chunk
+    chunk[3, 2] = value
+    with pytest.raises(ParrotError, match=r"model\.norm holds NaN or infinity"):
+        _converted(chunk, block)
 
 
 def test_bfloat16_becomes_the_wanted_type(tmp_path):
