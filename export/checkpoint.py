@@ -5,7 +5,8 @@ Three formats are read, in one safetensors file, in shards, or in the parts that
 (``llava``), which is a Parrot without experts. Tensors go by Parrot's names in all of them. Nothing here loads a model.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,16 +92,23 @@ def open_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
     does not fit, tensors that are missing, unexpected, or of another shape than the configuration says (all named).
     """
     require_folder(folder)
-    kind = read_json(folder / CONFIG_NAME).get("model_type")
-    if kind not in FORMATS:
+    told = read_json(folder / CONFIG_NAME)
+    kind = told.get("model_type")
+    if not isinstance(kind, str) or kind not in FORMATS:
         known = ", ".join(f"'{name}' ({what})" for name, what in FORMATS.items())
         raise InputError(f"{folder / CONFIG_NAME}: model_type is {kind!r}; expected one of {known}")
-    config = _read_config(folder, kind, vision_tower)
-    architecture = from_config(config, where=str(folder / CONFIG_NAME))
+    if told.get("quantization_config"):
+        raise InputError(
+            f"{folder / CONFIG_NAME}: the weights are quantised already (quantization_config); give the checkpoint "
+            "they were made from"
+        )
+    with _one_line(folder / CONFIG_NAME):
+        config = _read_config(folder, kind, vision_tower)
+        architecture = from_config(config, where=str(folder / CONFIG_NAME))
+        needed, spare = tensor_shapes(architecture)
     tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
     recipe = _read_recipe(folder, kind, config, tokenizer)
     _check_tokenizer(folder / TOKENIZER_NAME, tokenizer, recipe.prompt, architecture)
-    needed, spare = tensor_shapes(architecture)
     if kind == NATIVE:
         tensors = _native(_stored(folder), needed, spare, folder)
     else:
@@ -126,23 +134,30 @@ def files_of_types(folder: Path, types: Collection[str]) -> list[Path]:
         return []
 
 
-def _read_config(folder: Path, kind: str, vision_tower: Path | None) -> "ParrotConfig":
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Whatever values of a configuration make of themselves, as InputError that names its file."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
-        if kind == RELEASED:
-            from parrot_train.model.released import released_config
+        yield
+    except (StrictDataclassError, ValueError, TypeError, AttributeError, KeyError, ZeroDivisionError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"{path}: {text or type(error).__name__}; {AGAIN}") from error
 
-            return released_config(folder, vision_tower)
-        if kind == LLAVA:
-            from parrot_train.model.llava import llava_config
 
-            return llava_config(folder)
-        from parrot_train.model import ParrotConfig
+def _read_config(folder: Path, kind: str, vision_tower: Path | None) -> "ParrotConfig":
+    if kind == RELEASED:
+        from parrot_train.model.released import released_config
 
-        return ParrotConfig.from_pretrained(folder)
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        raise InputError(f"{folder / CONFIG_NAME}: {' '.join(str(error).split())}; {AGAIN}") from error
+        return released_config(folder, vision_tower)
+    if kind == LLAVA:
+        from parrot_train.model.llava import llava_config
+
+        return llava_config(folder)
+    from parrot_train.model import ParrotConfig
+
+    return ParrotConfig.from_pretrained(folder)
 
 
 def _read_recipe(folder: Path, kind: str, config: "ParrotConfig", tokenizer: "Tokenizer") -> Recipe:
@@ -157,7 +172,18 @@ def _read_recipe(folder: Path, kind: str, config: "ParrotConfig", tokenizer: "To
     prompt = from_mapping(PromptRecipe, stored.get("prompt"), where=f"{path}: prompt")
     if image.size != size:
         raise InputError(f"{path}: pictures of {image.size} pixels for a vision encoder of {size}; {AGAIN}")
-    return Recipe(image, prompt, stored.get("training") or {})
+    return Recipe(image, prompt, _training(stored, path))
+
+
+def _training(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What the recipe in ``path`` says of the training: nothing, or objects where they are expected."""
+    training = inner = stored.get("training") or {}
+    for name in ("settings", "data"):
+        if isinstance(inner, dict):
+            inner = inner.get(name, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{path}: training and its settings are no JSON objects; {AGAIN}")
+    return training
 
 
 def _check_tokenizer(path: Path, tokenizer: "Tokenizer", prompt: PromptRecipe, architecture: Architecture) -> None:

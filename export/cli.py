@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from parrot_export.progress import progress_bar
-from parrot_runtime.command import DefaultGroup, verbose_option
+from parrot_runtime.command import DefaultGroup, ParrotCommand, verbose_option
 from parrot_runtime.flavours import FLAVOURS
 from parrot_runtime.names import TARGETS, TENSORRT_DIALECTS
 
@@ -18,6 +18,18 @@ _vision_tower_option = click.option(
     type=_FOLDER,
     help="Vision encoder of a released checkpoint, or its hub name.",
 )
+
+
+class _OnePrecision(ParrotCommand):
+    """An export of one precision: of two flags the last would decide without a word."""
+
+    _FLAGS = ("--fp32", "--fp16", "--bf16", "--int8", "--int4", "--fp8", "--auto")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = sorted(set(args) & set(self._FLAGS))
+        if len(given) > 1:
+            raise click.UsageError(f"{' and '.join(given)} are different precisions; give one of them", ctx)
+        return super().parse_args(ctx, args)
 
 
 class _DefaultExport(DefaultGroup):
@@ -38,7 +50,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(cls=_OnePrecision)
 @click.argument("checkpoint", required=False, type=_FOLDER)
 @click.option("-o", "--output", metavar="BUNDLE", type=_FOLDER, help="Bundle folder [bundles/<name>-<precision>].")
 @click.option("--fp32", "precision", flag_value="fp32", help="Weights in float32.")

@@ -4,33 +4,41 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from parrot_export.checkpoint import Checkpoint
+from parrot_export.checkpoint import CONFIG_NAME, Checkpoint
 from parrot_export.choice import Choice
+from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
 from parrot_runtime.manifest import SCHEMA_VERSION, FileRecord, Graph, Manifest, ModelDims
 from parrot_train.data.records import UNDETERMINED
+from parrot_train.shards import AGAIN
 
 _TOOLS = ("parrot-edge", "onnx", "onnx-ir", "onnxruntime", "torch", "transformers", "numpy", "safetensors")
 
 
 def model_dims(checkpoint: Checkpoint, max_len: int) -> ModelDims:
-    """What the runtime must know of the model, for sequences of up to ``max_len`` positions."""
+    """What the runtime must know of the model, for sequences of up to ``max_len`` positions.
+
+    Raises InputError for a configuration of which no such model can be made.
+    """
     model = checkpoint.architecture
     decoder, experts = model.decoder, model.experts
-    return ModelDims(
-        hidden_size=decoder.width,
-        layers=decoder.layers,
-        heads=decoder.heads,
-        kv_heads=decoder.kv_heads,
-        head_dim=decoder.head_dim,
-        vocab_size=decoder.vocabulary,
-        max_len=max_len,
-        image_tokens=model.vision.tokens,
-        experts=experts.count if experts else 0,
-        expert_kind=experts.kind if experts else "mlp",
-        residual=experts.residual if experts else "paper",
-        alpha=experts.alpha if experts else 1.0,
-    )
+    try:
+        return ModelDims(
+            hidden_size=decoder.width,
+            layers=decoder.layers,
+            heads=decoder.heads,
+            kv_heads=decoder.kv_heads,
+            head_dim=decoder.head_dim,
+            vocab_size=decoder.vocabulary,
+            max_len=max_len,
+            image_tokens=model.vision.tokens,
+            experts=experts.count if experts else 0,
+            expert_kind=experts.kind if experts else "mlp",
+            residual=experts.residual if experts else "paper",
+            alpha=experts.alpha if experts else 1.0,
+        )
+    except ValueError as error:
+        raise InputError(f"{checkpoint.folder / CONFIG_NAME}: {error}; {AGAIN}") from error
 
 
 def new_manifest(

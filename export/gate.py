@@ -112,7 +112,7 @@ def measure_gate(
     running = {name: bundle for name, bundle in bundles.items() if not isinstance(bundle, str)}
     rows: dict[str, dict[str, list[tuple[float, ...]]]] = {name: {} for name in running}
     spoken = _Spoken(tokenizer, manifest)
-    for one in asked:
+    for one in asked if running else ():
         exact, own = float32.logits(one), (0.0, 0.0)
         if not one.letters:
             own = spoken.verdict(float32.answer(one, _ANSWER), one.question.language)

@@ -113,6 +113,8 @@ def describe_verification(result: dict[str, Any]) -> list[str]:
         gate = result.get("gate", {}).get(name, {})
         if "languages" in gate:
             lines += [f"  what rounding costs ({name}):", *(f"    {line}" for line in gate_table(gate["languages"]))]
+        elif gate:
+            lines.append(f"  what rounding costs ({name}): {gate['status']}: {gate.get('reason', '')}")
     return lines
 
 

@@ -259,6 +259,8 @@ def compare(
 
 def _tolerance(known: dict[str, Tolerance], manifest: Manifest) -> Tolerance:
     allowed = known[manifest.precision]
+    if manifest.precision == "fp32" and "float16" in manifest.units.values():  # of the words or the output layer
+        allowed = known["fp16"]
     rounded = "int8" in manifest.units.values() and allowed.relative < _EIGHT_BITS.relative
     return _EIGHT_BITS if rounded else allowed
 

@@ -67,6 +67,7 @@ class OnnxRuntimeBackend:
         self._kv_dtype = manifest.kv_dtype
         self._graphs = manifest.graphs
         _check_decoders(manifest)
+        _check_shapes(manifest)
         self.embeds_dtype = manifest.graphs["decoder"].tensor("inputs_embeds").dtype
 
         def create(role: str) -> Any:
@@ -235,7 +236,7 @@ def _check_border(path: Path, graph: Graph, session: Any) -> None:
         ("inputs", graph.inputs, session.get_inputs()),
         ("outputs", graph.outputs, session.get_outputs()),
     ):
-        told = {tensor.name: (_ONNX_TYPES.get(tensor.dtype), len(tensor.axes)) for tensor in declared}
+        told = {tensor.name: (_ONNX_TYPES.get(tensor.dtype, tensor.dtype), len(tensor.axes)) for tensor in declared}
         real = {node.name: (node.type, len(node.shape)) for node in found}
         if told != real:
             name = next(iter(sorted(told.items() ^ real.items())))[0]
@@ -243,6 +244,14 @@ def _check_border(path: Path, graph: Graph, session: Any) -> None:
                 f"{path}: the graph's {what} are not the manifest's: '{name}' is {real.get(name)} in the graph, "
                 f"{told.get(name)} in the manifest; export it again"
             )
+        shapes = {node.name: node.shape for node in found}
+        for tensor in declared:
+            for axis, real in zip(tensor.axes, shapes[tensor.name], strict=True):
+                if isinstance(axis, int) and isinstance(real, int) and axis != real:
+                    raise BundleError(
+                        f"{path}: '{tensor.name}' is {shapes[tensor.name]} in the graph, {list(tensor.axes)} in the "
+                        "manifest; export it again"
+                    )
 
 
 def _check_decoders(manifest: Manifest) -> None:
@@ -250,6 +259,33 @@ def _check_decoders(manifest: Manifest) -> None:
     _check_decoder(manifest, manifest.graphs["decoder"], {"logits"})
     if PREFILL in manifest.graphs:
         _check_decoder(manifest, manifest.graphs[PREFILL], set())
+
+
+def _check_shapes(manifest: Manifest) -> None:
+    """Where the graphs fix an axis, it must be the model's, or the picture's: else they fail at the first question."""
+    dims, side = manifest.model, manifest.image.size
+    features, cache = (None, dims.image_tokens, dims.hidden_size), (None, dims.kv_heads, None, dims.head_dim)
+    wanted = {
+        "encoder": {"pixel_values": (None, 3, side, side), "image_features": features},
+        "experts": {"visual_tokens": features, "routing": (None, dims.experts)},
+        "decoder": {
+            "inputs_embeds": (None, None, dims.hidden_size),
+            "logits": (None, dims.vocab_size),
+            "past_key_values.0.key": cache,
+            "past_key_values.0.value": cache,
+        },
+    }
+    for role, tensors in wanted.items():
+        if role not in manifest.graphs:
+            continue
+        graph = manifest.graphs[role]
+        for name, axes in tensors.items():
+            told = graph.tensor(name).axes
+            if any(isinstance(axis, int) and real not in (None, axis) for axis, real in zip(told, axes, strict=False)):
+                raise BundleError(
+                    f"{graph.file}: '{name}' is {list(told)}, and the manifest's model needs "
+                    f"{['any' if axis is None else axis for axis in axes]}; export it again"
+                )
 
 
 def _check_decoder(manifest: Manifest, decoder: Graph, results: set[str]) -> None:

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import write_checkpoint
 
 from parrot_export.checkpoint import open_checkpoint
+from parrot_export.description import model_dims
 from parrot_runtime.errors import InputError
 
 
@@ -151,6 +152,43 @@ def test_other_models_are_refused(copy):
 def test_a_configuration_that_makes_no_sense_is_refused(copy):
     change_json(copy / "config.json", vision_feature_layer=-9)
     assert "vision_feature_layer" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": []},
+        {"alpha": float("nan")},
+        {"dtype": "float99"},
+        {"quantization_config": {"quant_method": "bitsandbytes"}},
+        {"vision_config": {"patch_size": 0}},
+        {"text_config": {"max_position_embeddings": 5}},
+        {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": "a"}}},
+    ],
+    ids=str,
+)
+def test_odd_values_in_a_configuration_are_one_line(copy, change):
+    config = json.loads((copy / "config.json").read_text())
+    for name, value in change.items():
+        config[name] = config[name] | value if name.endswith(("vision_config", "text_config")) else value
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.json: ") as caught:
+        model_dims(open_checkpoint(copy), 5 if "text_config" in change else 200)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_without_end_is_one_line(copy):
+    (copy / "config.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"config\.json: not JSON"):
+        open_checkpoint(copy)
+
+
+@pytest.mark.parametrize("training", [[1], "x", {"settings": [1]}, {"settings": {"data": 5}}])
+def test_a_recipe_whose_training_is_no_object_is_refused(copy, training):
+    recipe = json.loads((copy / "parrot_recipe.json").read_text())
+    (copy / "parrot_recipe.json").write_text(json.dumps(recipe | {"training": training}))
+    with pytest.raises(InputError, match="no JSON objects"):
+        open_checkpoint(copy)
 
 
 def test_rotary_embeddings_that_are_not_plain_are_refused(copy):

@@ -98,6 +98,7 @@ def test_bad_input_is_one_line_and_code_2(tmp_path, monkeypatch, arguments):
         (("--max-kl", "nan"), "--max-kl is nan; expected a number"),
         (("--max-batch", "0"), "--max-batch is 0; expected 1 or more"),
         (("-o", "file/below"), "file is a file"),
+        (("--fp16", "--int8"), "--fp16 and --int8 are different precisions"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_work(checkpoint, tmp_path, monkeypatch, options, said):

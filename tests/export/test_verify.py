@@ -20,6 +20,7 @@ from parrot_export.verify import (
     VerificationError,
     _compare,
     _count_tokens,
+    _tolerance,
     run_through,
     verify,
 )
@@ -183,3 +184,10 @@ def test_tokens_are_equal_near_ties_or_wrong():
 
 def test_without_a_checkpoint_the_graphs_must_run(bundle, manifest, samples):
     assert run_through(bundle, manifest, samples, lambda _count: None)["status"] == "ran"
+
+
+def test_words_in_float16_are_judged_as_such(manifest):
+    """A table of words rounded to 11 bits is off by more than float32 graphs are allowed."""
+    rounded = dataclasses.replace(manifest, precision="fp32", units={"embed_tokens": "float16"})
+    assert _tolerance(TOLERANCES, rounded) == TOLERANCES["fp16"]
+    assert _tolerance(TOLERANCES, dataclasses.replace(manifest, precision="fp32", units={})) == TOLERANCES["fp32"]

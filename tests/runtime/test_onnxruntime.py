@@ -1,5 +1,7 @@
 """The backend against the float64 numpy model: whole sequences, steps over the cache, slots side by side."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -190,8 +192,6 @@ def test_data_that_is_not_in_the_bundle_is_refused(copy, pointer):
 
 
 def _manifest_graphs(copy):
-    import json
-
     return json.loads((copy / "parrot.json").read_text())["graphs"]
 
 
@@ -201,6 +201,8 @@ def _manifest_graphs(copy):
         ("encoder", "inputs", {"dtype": "float16"}, "inputs are not the manifest's: 'pixel_values'"),
         ("encoder", "outputs", {"axes": ["images", "tokens"]}, "outputs are not the manifest's: 'image_features'"),
         ("experts", "inputs", {"name": "features"}, "inputs are not the manifest's"),
+        ("encoder", "inputs", {"dtype": "bfloat16"}, "inputs are not the manifest's: 'pixel_values'"),
+        ("encoder", "inputs", {"axes": ["images", 4, 28, 28]}, "'pixel_values' is"),
         ("decoder", "outputs", {"name": "scores"}, "'logits' is missing or not expected"),
     ],
 )
@@ -209,6 +211,26 @@ def test_borders_that_differ_from_the_manifest_are_refused(copy, role, side, cha
     graphs[role][side][0].update(change)
     edit_manifest(copy, graphs=graphs)
     _refused(copy, message)
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "kv_heads", "head_dim", "vocab_size", "experts"])
+def test_a_model_of_other_dimensions_than_its_graphs_is_refused(copy, name):
+    model = json.loads((copy / "parrot.json").read_text())["model"]
+    # As many heads as anything divides.
+    edit_manifest(copy, model=model | {"heads": 2**6 * model["heads"], name: 2 * model[name]})
+    _refused(copy, "and the manifest's model needs|are not the manifest's|the manifest says")
+
+
+def test_a_recipe_of_other_pictures_than_the_encoders_is_refused(copy):
+    image = json.loads((copy / "parrot.json").read_text())["image"]
+    edit_manifest(copy, image=image | {"size": 2 * image["size"]})
+    _refused(copy, "'pixel_values' is")
+
+
+def test_layers_that_no_graph_has_are_refused_at_once(copy):
+    model = json.loads((copy / "parrot.json").read_text())["model"]
+    edit_manifest(copy, model=model | {"layers": 2**31 - 1})
+    _refused(copy, "inputs for 2147483647 layers")
 
 
 def test_a_kv_dtype_the_decoder_does_not_have_is_refused(copy):
