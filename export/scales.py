@@ -21,6 +21,7 @@ from parrot_export.quantise import two_to_a_byte
 from parrot_export.weights import Block
 from parrot_runtime.errors import InputError
 from parrot_runtime.integrity import record_file
+from parrot_runtime.languages import BY_CODE
 from parrot_runtime.strict import from_mapping, nearest, parse_json
 
 SCALES_JSON, SCALES_NUMBERS = "scales.json", "scales.safetensors"
@@ -79,6 +80,10 @@ class Rounded:
     plain: dict[str, float]
     chosen: dict[str, float]
 
+    def __post_init__(self) -> None:
+        if len(self.shape) != 2 or self.block < 1:
+            raise ValueError(f"shape is {list(self.shape)}, block is {self.block}; expected two axes, and 1 or more")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -108,6 +113,11 @@ class Record:
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {self.schema_version}; expected {SCHEMA_VERSION}")
+        if not self.languages or set(self.languages) - BY_CODE.keys():
+            raise ValueError(f"languages are {list(self.languages)}; expected some of {', '.join(BY_CODE)}")
+        for sample in self.samples:
+            if not isinstance(sample.get("source"), str) or "row" not in sample:
+                raise ValueError(f"a sample is {sample}; expected its source and row")
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ def test_work_of_other_settings_is_not_taken_up(checkpoint, tmp_path, monkeypatc
 def test_a_nan_among_the_activations_names_the_layer_and_the_sample(checkpoint, tmp_path):
     broken = shutil.copytree(checkpoint, tmp_path / "broken")
     tensors = load_file(broken / "model.safetensors")
-    tensors["model.language_model.layers.1.input_layernorm.weight"][3] = np.nan
+    # NaN in weights is refused before; a float that is too large is a number until it is multiplied.
+    tensors["model.language_model.layers.1.input_layernorm.weight"][:] = np.finfo(np.float32).max
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
     message = refused(CalibrationRequest(checkpoint=broken, output=tmp_path / "scales", settings=SETTINGS))
     assert "layers.1.self_attn.q_proj takes NaN or infinity" in message
@@ -203,6 +204,12 @@ def rename(data) -> None:
         (lambda data: data.update(numbers="0" * 64), "not the file that scales.json was written with"),
         (lambda data: data["matrices"].update(nothing=next(iter(data["matrices"].values()))), "no matrix 'nothing'"),
         (lambda data: next(iter(data["products"].values()))["thresholds"].pop("mse"), "has no mse threshold"),
+        (lambda data: next(iter(data["matrices"].values())).update(block=0), "block is 0"),
+        (lambda data: next(iter(data["matrices"].values())).update(shape=[4]), "shape is [4]"),
+        (lambda data: data.update(samples=[{}]), "a sample is {}"),
+        (lambda data: data.update(samples=[{"source": 1, "row": 1}]), "expected its source and row"),
+        (lambda data: data.update(languages=[]), "languages are []"),
+        (lambda data: data.update(languages=["xx"]), "languages are ['xx']"),
     ],
 )
 def test_scales_that_do_not_fit_are_refused_in_one_line(checkpoint, copy_of_scales, change, told):
