@@ -1,8 +1,8 @@
 """Folders of the nano world: who draws, who waits, who is refused."""
 
 import json
-import multiprocessing
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,24 +20,25 @@ def drawn(folder: Path, number: int = 1) -> list[Path]:
     return [folder / "stage1.json"]
 
 
-def slowly(folder: Path) -> None:
-    (folder.parent / f"drawing-{multiprocessing.current_process().pid}").touch()
+# What another process runs: it cannot import this file, which belongs to no package that is installed.
+DRAW_SLOWLY = """
+import os, sys, time
+from pathlib import Path
+from parrot_train.nano import world
+
+def fill(folder):
+    (folder.parent / f"drawing-{os.getpid()}").touch()
     time.sleep(0.5)
-    fill(folder)
+    (folder / "stage1.json").write_text("[]")
 
-
-def draw_slowly(folder: Path) -> None:
-    world.ensure(folder, {"number": 1}, slowly)
+world.ensure(Path(sys.argv[1]), {"number": 1}, fill)
+"""
 
 
 def test_two_processes_that_need_it_draw_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=draw_slowly, args=(tmp_path / "data",)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    command = [sys.executable, "-c", DRAW_SLOWLY, str(tmp_path / "data")]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
     assert len(list(tmp_path.glob("drawing-*"))) == 1
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["stage1.json", "world.json"]
 
