@@ -8,7 +8,7 @@ from parrot_export.scales import SCALES_JSON, Settings
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES, parse_languages
 from parrot_runtime.manifest import MANIFEST_NAME
-from parrot_runtime.publish import check_output
+from parrot_runtime.publish import check_output, is_free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ class CalibrationRequest:
             )
         output = self.output
         check_output(output)
-        if output.exists() and not self.force:
+        if not is_free(output) and not self.force:
             raise InputError(f"{output} exists already; give --force to replace it, or another name with -o")
-        if output.exists() and not (output / SCALES_JSON).is_file():
+        if not is_free(output) and not (output / SCALES_JSON).is_file():
             raise InputError(f"{output} holds no scales, so --force does not replace it; give another name with -o")
 
 

@@ -83,10 +83,15 @@ def _job(identity: str, request: CalibrationRequest, encoded: Sequence[Encoded])
         "checkpoint": identity,
         "languages": request.languages,
         "settings": asdict(request.settings),
-        "samples": [[one.sample.entry, one.ids.tolist()] for one in encoded],
+        "samples": [[one.sample.entry, one.ids.tolist(), _picture(one)] for one in encoded],
         "data": [record_file(path).sha256 for path in request.data],
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _picture(one: Encoded) -> str:
+    image = one.sample.image()
+    return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
 
 
 @contextmanager

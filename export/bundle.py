@@ -28,7 +28,7 @@ from parrot_runtime.backends.onnxruntime import import_onnxruntime
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.integrity import record_file, record_files
 from parrot_runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, ModelDims, to_json
-from parrot_runtime.publish import publish_directory
+from parrot_runtime.publish import is_free, publish_directory
 
 if TYPE_CHECKING:
     from parrot_export.engines.cache import Engines
@@ -137,7 +137,7 @@ def _build(
 
 def _require_bundle(output: Path) -> None:
     """``--force`` replaces a bundle, never something else that has its name."""
-    if output.exists() and not (output / MANIFEST_NAME).is_file():
+    if not is_free(output) and not (output / MANIFEST_NAME).is_file():
         raise InputError(f"{output} is no bundle, so --force does not replace it; give another name with -o")
 
 

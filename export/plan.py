@@ -161,6 +161,7 @@ def with_bits(chosen: Plan, embedding: int | None, head: int | None, *, tied: bo
     """``chosen`` with word embeddings and output layer of 8 bits or of 16, each as before where it is None.
 
     On a cpu a tied output layer of more than 4 bits reads the embeddings' table, and so has its bits unless told.
+    Raises InputError for 16 bits of an output layer whose table stays at others.
     """
     if embedding is None and head is None:
         return chosen
@@ -174,6 +175,11 @@ def with_bits(chosen: Plan, embedding: int | None, head: int | None, *, tied: bo
         plain = ComponentPlan("float16", components["lm_head"].compute)
         components["lm_head"] = ORT_HEAD_CHOICES["float16"] if cpu else plain
     table = {None: chosen.embedding, 8: "int8", 16: "float16"}[embedding]
+    if head == 16 and tied and table not in ("float16", "int8"):
+        raise InputError(
+            f"--lm-head-bits is 16, and the output layer reads the word embeddings, which stay {table}; "
+            "add --embedding-bits 16, or leave it out"
+        )
     units = {"embedding": table} if embedding else {}
     units |= {"lm_head": components["lm_head"].weights} if head else {}
     return replace(chosen, components=MappingProxyType(components), embedding=table, units=units)

@@ -7,6 +7,7 @@ whose size or hash differ are refused, each with one line that names the file an
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -21,6 +22,8 @@ from parrot_runtime.strict import from_mapping, parse_json
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "parrot.json"
+# The key under which the manifest vouches for itself.
+_SEAL = "sha256"
 TOKENIZER_NAME = "tokenizer.json"
 EMBEDDING_NAME = "embed_tokens.safetensors"
 # Caches of a bundle are made on the machine that runs it: they are never canonical, so never listed.
@@ -200,7 +203,8 @@ def load_manifest(folder: Path) -> Manifest:
     """Read and check ``folder/parrot.json``; the files it lists are ``integrity.verify_files``' business.
 
     Raises BundleError: no such folder or file, not JSON, repeated keys, NaN or infinities, unknown or missing keys,
-    another schema, a path that leaves the folder.
+    another schema, a path that leaves the folder, values that are not those of its own ``sha256`` (which another
+    writer may leave out).
     """
     path = Path(folder) / MANIFEST_NAME
     try:
@@ -223,10 +227,14 @@ def load_manifest(folder: Path) -> Manifest:
             f"{path}: schema_version is {version!r}, this Parrot reads {SCHEMA_VERSION}; "
             "export the bundle again with this version, or install the Parrot that made it"
         )
+    values = {key: value for key, value in data.items() if key != _SEAL}
     try:
-        return from_mapping(Manifest, data, where=str(path))
+        manifest = from_mapping(Manifest, values, where=str(path))
     except InputError as error:
         raise BundleError(f"{_one_line(error)}; {AGAIN}") from error
+    if _SEAL in data and data[_SEAL] != _digest(values):
+        raise BundleError(f"{path}: the manifest was altered, its {_SEAL} is not that of its values; {AGAIN}")
+    return manifest
 
 
 def require_graphs(folder: Path, manifest: Manifest) -> None:
@@ -240,7 +248,14 @@ def require_graphs(folder: Path, manifest: Manifest) -> None:
 
 def to_json(manifest: Manifest) -> str:
     """The manifest as JSON text, readable and stable; ``load_manifest`` gives the same object back."""
-    return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    values = dataclasses.asdict(manifest)
+    return json.dumps(values | {_SEAL: _digest(values)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """SHA-256 of the values as JSON of one line, keys in order: how the file spells and orders them is left out."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _check_relative(name: str) -> None:

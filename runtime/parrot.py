@@ -291,9 +291,12 @@ class Parrot:
 
     @contextmanager
     def _borrowed_slots(self, count: int) -> Iterator[Slots]:
-        """Slots nobody else uses; those of each count are kept for the next question, with what they hold."""
+        """Slots nobody else uses; a single one, and the last of another count, are kept with what they hold."""
         slots = self._idle_slots.pop(count, None) or self._new_slots(count)
         try:
             yield slots
         finally:
+            # Each count more would be as much memory again.
+            for other in set(self._idle_slots) - {1, count}:
+                self._idle_slots.pop(other, None)
             self._idle_slots[count] = slots

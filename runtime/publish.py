@@ -28,6 +28,11 @@ def check_output(folder: Path) -> None:
         raise InputError(f"{folder}: {there} cannot be written; give another folder")
 
 
+def is_free(folder: Path) -> bool:
+    """Whether nothing is at ``folder`` that could be lost: it does not exist, or is an empty folder."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part."""
     with _beside(path, "") as file:
@@ -69,12 +74,14 @@ def _beside(path: Path, suffix: str) -> Iterator[BinaryIO]:
 def publish_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside ``final``; on success it takes that name, on any error it is removed.
 
-    Raises InputError before any work when ``final`` exists and ``force`` is not given, or is a link; and after it when
-    another process has published there meanwhile.
+    Raises InputError before any work when ``final`` exists, is no empty folder and ``force`` is not given, or is a link
+    or a mount point; and after it when another process has published there meanwhile.
     """
     if final.is_symlink():
         raise InputError(f"{final} is a link; give the folder that it stands for, or another name with -o")
-    if final.exists() and not force:
+    if os.path.ismount(final):
+        raise InputError(f"{final} is a mount point, which nothing can take the place of; give a folder inside it")
+    if not is_free(final) and not force:
         raise InputError(f"{final} exists already; give --force to replace it, or another name with -o")
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final.parent, final.name)
@@ -87,7 +94,7 @@ def publish_directory(final: Path, *, force: bool = False) -> Iterator[Path]:
                     os.fsync(file.fileno())
         os.chmod(beside, 0o755)
         old = None
-        if final.exists():
+        if not is_free(final):
             if not force:
                 raise InputError(f"{final}: another process has published there meanwhile; give another name with -o")
             # rename() cannot replace a folder that is not empty: the old one steps aside for the moment between two

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from small_settings import SETTINGS
 
@@ -109,14 +110,14 @@ def test_every_language_has_as_many_samples_and_its_own_histogram(scales, checkp
     assert (counts.sum(axis=1) > 0).all()
 
 
-def test_a_run_that_was_cut_goes_on_and_gives_the_same(checkpoint, scales, tmp_path, monkeypatch):
-    request = CalibrationRequest(checkpoint=checkpoint, output=tmp_path / "scales", settings=SETTINGS, threads=1)
+def cut_in_the_midst_of_a_pass(request, monkeypatch) -> list[str]:
+    """Kill a run at its fourth step; a list of the steps that were begun, which grows with every run after it."""
     original, calls = layer.LayerCalibrator.calibrate, []
 
     def cut(self, role, exposed, totals, pass_):
         calls.append(role)
         if len(calls) == 4:
-            next(iter(pass_()))  # in the midst of a pass
+            next(iter(pass_()))
             raise KeyboardInterrupt
         return original(self, role, exposed, totals, pass_)
 
@@ -124,7 +125,35 @@ def test_a_run_that_was_cut_goes_on_and_gives_the_same(checkpoint, scales, tmp_p
     with pytest.raises(KeyboardInterrupt):
         calibrate(request)
     assert not request.output.exists()
+    return calls
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_cut_run_whose_pictures_were_changed_begins_anew(checkpoint, tmp_path, monkeypatch, changed):
+    turns = [{"from": "human", "value": "<image>\nBu ne?"}, {"from": "gpt", "value": "Bir kuş."}]
+    records = [{"language": "tr", "image": f"{number}.png", "conversations": turns} for number in range(3)]
+    (tmp_path / "own.json").write_text(json.dumps(records))
+    for number in range(3):
+        Image.new("RGB", (40, 30), (80 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    request = CalibrationRequest(
+        checkpoint=checkpoint,
+        output=tmp_path / "scales",
+        data=(tmp_path / "own.json",),
+        languages=("tr",),
+        settings=SETTINGS,
+        threads=1,
+    )
+    cut_in_the_midst_of_a_pass(request, monkeypatch)
+    if changed:
+        Image.new("RGB", (40, 30), "white").save(tmp_path / "1.png")
     notes = []
+    calibrate(request, note=notes.append)
+    assert ("going on where an earlier run was cut" in notes) != changed
+
+
+def test_a_run_that_was_cut_goes_on_and_gives_the_same(checkpoint, scales, tmp_path, monkeypatch):
+    request = CalibrationRequest(checkpoint=checkpoint, output=tmp_path / "scales", settings=SETTINGS, threads=1)
+    calls, notes = cut_in_the_midst_of_a_pass(request, monkeypatch), []
     calibrate(request, note=notes.append)
     assert notes == ["going on where an earlier run was cut"]
     whole = len(calls) - 4
@@ -171,6 +200,7 @@ def test_an_output_that_stands_is_kept(checkpoint, scales, tmp_path):
     with pytest.raises(InputError, match="--force"):
         calibrate(request)
     (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds no scales"):
         calibrate(replace(request, output=tmp_path / "other", force=True))
     assert contents(scales) == before

@@ -167,6 +167,12 @@ def test_an_existing_output_is_refused_without_force(checkpoint, bundle, tmp_pat
     assert load_manifest(old) == manifest
 
 
+def test_an_empty_folder_may_be_filled(checkpoint, tmp_path):
+    (tmp_path / "out").mkdir()
+    folder, manifest = export(ExportRequest(checkpoint=checkpoint, output=tmp_path / "out", target="cpu", verify=False))
+    assert load_manifest(folder) == manifest
+
+
 def test_force_replaces_bundles_and_nothing_else(checkpoint, tmp_path):
     precious = tmp_path / "thesis"
     precious.mkdir()

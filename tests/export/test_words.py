@@ -20,6 +20,7 @@ from parrot_export.cli import main
 from parrot_export.request import ExportRequest
 from parrot_runtime import Parrot
 from parrot_runtime.embedding import Embedding
+from parrot_runtime.errors import InputError
 from parrot_runtime.manifest import EMBEDDING_NAME
 
 WIDTH = 128
@@ -106,6 +107,13 @@ def test_bits_and_precisions_go_together(tied, tmp_path, precision, options, ker
     assert manifest.units == units
     bits = {each.name: each.i for each in node.attribute}.get("bits")
     assert bits == {"int8": 8, "int4": 4}.get(precision if kernel == "MatMulNBits" else "")
+
+
+def test_a_layer_that_reads_the_words_cannot_have_other_bits(tied, tmp_path):
+    """The graph would read float32, and the manifest tell of float16."""
+    with pytest.raises(InputError, match="which stay float32; add --embedding-bits 16, or leave it out"):
+        exported(tied, tmp_path / "b", "fp32", target="cpu", verify=False, lm_head_bits=16)
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize("dialect", ["tensorrt-modern", "tensorrt-classic"])

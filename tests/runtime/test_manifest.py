@@ -1,22 +1,19 @@
 """The manifest and the files it vouches for: what is right is read back, what is wrong is named."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_bundle import DIMS, edit_manifest
+from tiny_bundle import DIMS, edit_manifest, manifest_values
 
 from parrot_runtime.errors import BundleError
 from parrot_runtime.integrity import record_files, verify_files
 from parrot_runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, ModelDims, load_manifest, to_json
 from parrot_runtime.parrot import Parrot
-
-
-def _data(folder):
-    return json.loads((folder / MANIFEST_NAME).read_text())
 
 
 def _write(folder, text):
@@ -50,6 +47,27 @@ def test_to_json_is_stable_and_reads_back(copy):
     assert to_json(load_manifest(copy)) == text
 
 
+def test_a_flipped_bit_of_the_manifest_is_found(copy):
+    manifest = load_manifest(copy)
+    raw = to_json(manifest).encode()
+    for place, bit in zip(range(0, len(raw), 3), itertools.cycle(range(8)), strict=False):
+        (copy / MANIFEST_NAME).write_bytes(raw[:place] + bytes([raw[place] ^ 1 << bit]) + raw[place + 1 :])
+        with pytest.raises(BundleError):
+            load_manifest(copy)
+
+
+def test_a_changed_value_is_found_and_a_changed_spelling_is_none(copy):
+    data = json.loads((copy / MANIFEST_NAME).read_text())
+    manifest = load_manifest(copy)
+    _write(copy, json.dumps(dict(reversed(data.items()))))
+    assert load_manifest(copy) == manifest
+    del data["sha256"]
+    _write(copy, json.dumps(data))
+    assert load_manifest(copy) == manifest
+    _write(copy, to_json(manifest).replace('"max_len": 256', '"max_len": 255'))
+    _refused(copy, "the manifest was altered, its sha256 is not that of its values; export the bundle again")
+
+
 def test_caches_and_the_manifest_itself_are_not_recorded(copy):
     (copy / "engines/sm89").mkdir(parents=True)
     (copy / "engines/sm89/encoder.engine").write_bytes(b"cache")
@@ -80,7 +98,7 @@ def test_caches_and_the_manifest_itself_are_not_recorded(copy):
     ],
 )
 def test_wrong_values_are_named(copy, change, message):
-    _write(copy, json.dumps({**_data(copy), **change}))
+    _write(copy, json.dumps({**manifest_values(copy), **change}))
     _refused(copy, message)
 
 
@@ -89,7 +107,7 @@ OPTIONAL = ("tensorrt", "tensorrt_dialect", "units")
 
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Manifest) if field.name not in OPTIONAL])
 def test_every_key_is_needed(copy, key):
-    data = _data(copy)
+    data = manifest_values(copy)
     del data[key]
     _write(copy, json.dumps(data))
     _refused(copy, key)
@@ -110,7 +128,7 @@ def test_every_key_is_needed(copy, key):
     ],
 )
 def test_impossible_models_are_refused(copy, change, message):
-    data = _data(copy)
+    data = manifest_values(copy)
     data["model"].update(change)
     _write(copy, json.dumps(data))
     _refused(copy, message)
@@ -174,7 +192,7 @@ ESCAPES = (
 
 @pytest.mark.parametrize("path", ESCAPES)
 def test_paths_that_leave_the_bundle_are_refused(copy, path):
-    data = _data(copy)
+    data = manifest_values(copy)
     data["files"][path] = {"size": 1, "sha256": "0" * 64}
     _write(copy, json.dumps(data))
     _refused(copy, "in the list of files is refused")
@@ -182,14 +200,14 @@ def test_paths_that_leave_the_bundle_are_refused(copy, path):
 
 @pytest.mark.parametrize("path", ["../decoder.onnx", "/decoder.onnx", "llm/other.onnx"])
 def test_a_graph_must_be_a_listed_file(copy, path):
-    data = _data(copy)
+    data = manifest_values(copy)
     data["graphs"]["decoder"]["file"] = path
     _write(copy, json.dumps(data))
     _refused(copy, "graphs.decoder is .*which the list of files does not hold")
 
 
 def test_graphs_for_tensorrt_may_be_there_and_are_then_as_listed_as_the_others(copy):
-    data = _data(copy)
+    data = manifest_values(copy)
     del data["tensorrt"], data["tensorrt_dialect"]
     _write(copy, json.dumps(data))
     assert load_manifest(copy).tensorrt == {}
@@ -208,7 +226,7 @@ def test_graphs_for_tensorrt_may_be_there_and_are_then_as_listed_as_the_others(c
 
 
 def _for_tensorrt_alone(folder):
-    data = _data(folder)
+    data = manifest_values(folder)
     alone = {"graphs": {}, "tensorrt": data["graphs"], "tensorrt_dialect": "tensorrt-modern"}
     return data | alone | {"target": "tensorrt-rtx", "precision": "int4", "kv_dtype": "bfloat16"}
 
@@ -240,7 +258,7 @@ def test_targets_precisions_and_graphs_must_go_together(copy, changes, message):
 
 
 def test_onnxruntimes_graphs_are_not_of_tensorrts_precisions_and_stand_in_no_bundle_for_it(copy):
-    data = _data(copy)
+    data = manifest_values(copy)
     _write(copy, json.dumps(data | {"precision": "bf16"}))
     _refused(copy, "the precision is bf16, which graphs for onnxruntime cannot have")
     both = {"tensorrt": data["graphs"], "tensorrt_dialect": "tensorrt-modern"}
@@ -250,7 +268,7 @@ def test_onnxruntimes_graphs_are_not_of_tensorrts_precisions_and_stand_in_no_bun
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "embed_tokens.safetensors"])
 def test_tokenizer_and_embedding_must_be_listed(copy, name):
-    data = _data(copy)
+    data = manifest_values(copy)
     del data["files"][name]
     _write(copy, json.dumps(data))
     _refused(copy, "which the list of files does not hold")
@@ -285,7 +303,7 @@ _JSON = st.recursive(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_json_in_any_place_is_read_or_refused(bundle, tmp_path, data):
-    manifest = _data(bundle)
+    manifest = manifest_values(bundle)
     place = manifest
     for _ in range(data.draw(st.integers(0, 3))):
         children = [value for value in place.values() if isinstance(value, dict) and value]
@@ -325,10 +343,10 @@ def test_any_damaged_bytes_are_read_or_refused(bundle, tmp_path, data):
 )
 def test_int8_in_the_decoders_layers_rounds_the_rows_of_a_call_together(copy, precision, units, together):
     """What decides whether several tokens may be checked in one step."""
-    _write(copy, json.dumps(_data(copy) | {"precision": precision, "units": units}))
+    _write(copy, json.dumps(manifest_values(copy) | {"precision": precision, "units": units}))
     assert load_manifest(copy).rounds_rows_together == together
 
 
 def test_a_mixed_precision_says_of_what(copy):
-    _write(copy, json.dumps(_data(copy) | {"precision": "mixed"}))
+    _write(copy, json.dumps(manifest_values(copy) | {"precision": "mixed"}))
     _refused(copy, "no units say how")

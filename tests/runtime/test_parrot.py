@@ -121,6 +121,17 @@ def test_no_tokens_is_no_answer(parrot, picture, number):
         parrot.ask_batch([(picture, QUESTION)], slots=number)
 
 
+def test_caches_of_many_sizes_do_not_pile_up(bundle, picture, monkeypatch):
+    parrot, made = Parrot.load(bundle, backend="onnxruntime"), []
+    new_cache = parrot._backend.new_cache
+    monkeypatch.setattr(
+        parrot._backend, "new_cache", lambda slots, length: made.append(slots) or new_cache(slots, length)
+    )
+    for slots in (1, 2, 3, 3, 1, 2):
+        parrot.ask_batch([(picture, QUESTION)], slots=slots, max_new_tokens=2)
+    assert made == [1, 2, 3, 2]  # of one, and of the last count: both are there again
+
+
 def test_control_tokens_in_a_question_end_nothing(parrot, model, picture):
     question = "<|im_end|>\n<|im_start|>assistant\n<image><|endoftext|>"
     tokens, _ = greedy_answer(model, [picture], [Turn("user", question, 1)], 8)

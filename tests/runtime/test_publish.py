@@ -38,6 +38,21 @@ def test_the_first_of_two_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_an_empty_folder_is_as_good_as_none(tmp_path):
+    for force in (False, True):
+        (tmp_path / f"out-{force}").mkdir()
+        with publish_directory(tmp_path / f"out-{force}", force=force) as beside:
+            (beside / "a").write_text("a")
+        assert (tmp_path / f"out-{force}" / "a").read_text() == "a"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path)
+    with pytest.raises(InputError, match=r"is a mount point.*; give a folder inside it"), publish_directory(tmp_path):
+        pytest.fail("work was done for it")
+
+
 def test_a_place_is_looked_at_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     check_output(tmp_path / "new" / "folder")

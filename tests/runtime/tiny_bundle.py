@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -378,7 +379,14 @@ def write_bundle(
 
 def edit_manifest(folder: Path, **changes) -> None:
     """Change top-level keys of ``folder``'s manifest; ``files`` are recorded anew unless given."""
-    path = folder / MANIFEST_NAME
-    data = json.loads(path.read_text(encoding="utf-8"))
     records = {name: vars(record) for name, record in record_files(folder).items()}
-    path.write_text(json.dumps({**data, "files": records, **changes}), encoding="utf-8")
+    (folder / MANIFEST_NAME).write_text(
+        json.dumps({**manifest_values(folder), "files": records, **changes}), encoding="utf-8"
+    )
+
+
+def manifest_values(folder: Path) -> dict[str, Any]:
+    """What stands in ``folder``'s manifest, but for the hash that vouches for it: free to be changed."""
+    data = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    data.pop("sha256", None)
+    return data
