@@ -168,12 +168,16 @@ class Session:
         settings = self.settings
         stream = chat.stream(question, max_new_tokens=settings.max_new_tokens, sampling=settings.sampling)
         if not settings.json:
+            begun = False
             try:
                 for piece in stream:
                     click.echo(piece, nl=False)
+                    begun = True
+                begun = True  # an answer without a word is a line too, and an error before the first word is none
             finally:
                 stream.close()
-                click.echo()
+                if begun:
+                    click.echo()
         answer = stream.answer
         answer.stats.seconds["image"] += read_seconds
         reached = self._reached(answer.stats) if settings.json or stats else {}

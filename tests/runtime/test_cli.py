@@ -14,7 +14,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from parrot_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from parrot_runtime.cli import main
+from parrot_runtime.errors import ParrotError
 from parrot_runtime.run import read_questions, sort_arguments
 
 SHORT = ("--max-new-tokens", "6", "--threads", "1")
@@ -86,6 +88,24 @@ def test_an_answer_on_stdout_and_the_bundle_on_stderr(desk, parrot):
     assert result.exit_code == 0
     assert result.stdout == parrot.ask("red.png", "Görselde ne var?", max_new_tokens=6).text + "\n"
     assert result.stderr == "parrot-run: using bundles/tiny, the newest under bundles/\n"
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_an_answer_that_fails_ends_its_line_if_it_began(desk, monkeypatch, steps):
+    decode, left = OnnxRuntimeBackend.decode, [None] * steps
+
+    def breaking(*arguments):
+        if not left:
+            raise ParrotError("the decoder graph failed")
+        left.pop()
+        return decode(*arguments)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "decode", breaking)
+    result = _run("red.png", "Görselde ne var?", "--bundle", "bundles/tiny", "--no-lookup")
+    assert result.exit_code == 1
+    assert result.stderr == "main: the decoder graph failed\n"
+    assert bool(result.stdout) == bool(steps)
+    assert result.stdout == result.stdout.rstrip("\n") + "\n" * bool(steps)
 
 
 def test_a_named_bundle_is_not_announced(desk):
