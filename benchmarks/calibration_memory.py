@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from parrot_benchmarks.export_streaming import CLI, timed
+from parrot_runtime.command import ParrotCommand
 
 ENCODER_LAYERS, VOCABULARY = 3, 4096
 
@@ -34,7 +35,7 @@ def write_model(architecture: str, layers: int, folder: Path) -> None:
     write_random_checkpoint(config, folder)
 
 
-@click.command(help=__doc__.splitlines()[0])
+@click.command(cls=ParrotCommand, help=__doc__.splitlines()[0])
 @click.argument("architecture")
 @click.option("--layers", default="1,3", show_default=True, help="Of the language model, one after another.")
 @click.option("--method", default="awq+gptq", show_default=True, help="Of parrot-calibrate --int4.")

@@ -9,10 +9,12 @@ from typing import TypeVar
 import click
 import numpy as np
 
-from parrot_benchmarks.subjects import PEERS
+from parrot_benchmarks.subjects import PEERS, check
 from parrot_benchmarks.workload import Cost, Workload, median, run
 from parrot_runtime.command import ParrotGroup, verbose_option
 from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.plotting import check_format
+from parrot_runtime.publish import check_output
 
 _HEADER = ("load s", "vision s", "prefill s", "first token s", "total s", "ms per step", "memory MiB")
 _Key = TypeVar("_Key")
@@ -111,11 +113,14 @@ def compare(
     subjects = [*bundles, *map(_peer, peers)]
     if len(set(subjects)) < len(subjects):
         raise InputError("a bundle or peer is named twice; name each once")
-    asked = Workload(**workload)
-    costs = _in_turn({subject: (subject, asked) for subject in subjects}, rounds)
     if plot is not None:
         from parrot_benchmarks.plot import save_plot
 
+        check_format(plot)
+        check_output(plot.parent)
+    asked = Workload(**workload)
+    costs = _in_turn({subject: (subject, asked) for subject in subjects}, rounds)
+    if plot is not None:
         named = dict(zip(_names(subjects), costs.values(), strict=True))
         save_plot(plot, named, len(bundles), f"median of {rounds}, least to most; {_described(asked)}")
     _show(costs, asked, as_json=as_json)
@@ -130,6 +135,8 @@ def _peer(text: str) -> str:
 
 def _in_turn(runs: dict[_Key, tuple[str, Workload]], rounds: int) -> dict[_Key, list[Cost]]:
     """What each costs in each round. Every other round is backwards: what drifts with time hits all of them alike."""
+    for subject, asked in runs.values():
+        check(subject, asked)
     costs: dict[_Key, list[Cost]] = {key: [] for key in runs}
     for number in range(rounds):
         for key in runs if number % 2 == 0 else reversed(runs):

@@ -27,6 +27,7 @@ from parrot_export.gate import Budget, Cost, measure_gate
 from parrot_export.request import ExportRequest
 from parrot_export.samples import graded_samples
 from parrot_export.scales import Settings
+from parrot_runtime.command import ParrotCommand
 from parrot_runtime.languages import CODES
 from parrot_runtime.publish import write_file
 from parrot_train.checkpoint import load_checkpoint
@@ -67,7 +68,7 @@ def _ways() -> Iterator[Way]:
     yield Way(f"auto within {_AUTO_KL:g} nats, all languages", "mixed", "cpu", "awq+gptq", CODES)
 
 
-@click.command(help=__doc__.splitlines()[0])
+@click.command(cls=ParrotCommand, help=__doc__.splitlines()[0])
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("results/erosion"), show_default=True)
 @click.option("--gate-samples", default=480, show_default=True, help="Questions of each language and checkpoint.")

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import click
 
+from parrot_runtime.command import ParrotCommand
+
 CLI = Path(sys.executable).parent
 
 
@@ -35,7 +37,7 @@ def timed(*command: object) -> tuple[float, float]:
     return time.monotonic() - start, usage.ru_maxrss / 1024
 
 
-@click.command(help=__doc__.splitlines()[0])
+@click.command(cls=ParrotCommand, help=__doc__.splitlines()[0])
 @click.argument("architecture")
 @click.option("--rounds", default=2, show_default=True, help="How often each is done, in turn.")
 @click.option("--folder", type=click.Path(path_type=Path), default="runs/streaming", show_default=True, help="Where.")

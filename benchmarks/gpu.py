@@ -19,6 +19,7 @@ import numpy as np
 
 from parrot_runtime.backends.base import Backend
 from parrot_runtime.backends.choose import create_backend, find_engines
+from parrot_runtime.command import ParrotCommand
 from parrot_runtime.errors import InputError
 from parrot_runtime.gpu import present_gpu
 from parrot_runtime.manifest import Manifest, load_manifest
@@ -77,7 +78,7 @@ def _round(backend: Backend, manifest: Manifest, steps: int) -> dict[str, float]
     return took
 
 
-@click.command(help=__doc__.splitlines()[0])
+@click.command(cls=ParrotCommand, help=__doc__.splitlines()[0])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--rounds", default=3, show_default=True, help="How often each is measured, in turn.")
 @click.option("--steps", default=64, show_default=True, help="Tokens decoded per measurement, 8 or more.")

@@ -26,6 +26,8 @@ from pathlib import Path
 
 import click
 
+from parrot_runtime.command import ParrotCommand
+
 STEPS = 6
 SETTINGS = [
     "nano.stage1_scenes=64",
@@ -214,7 +216,7 @@ def weights(folder: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-@click.command(help=__doc__.splitlines()[0])
+@click.command(cls=ParrotCommand, help=__doc__.splitlines()[0])
 @click.option("--single", default=20, show_default=True, help="Kills of one process.")
 @click.option("--ranks", default=5, show_default=True, help="Kills of two ranks with DeepSpeed.")
 @click.option("--control", default=10, show_default=True, help="Kills of one process with a naive writer.")

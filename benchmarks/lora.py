@@ -16,6 +16,7 @@ import click
 import torch
 
 from parrot_benchmarks.export_streaming import CLI, timed
+from parrot_runtime.command import ParrotCommand
 from parrot_train.checkpoint import CHECKPOINTS, load_checkpoint, read_run
 from parrot_train.config_files import load_config
 from parrot_train.data.collator import OrderedBatches
@@ -73,7 +74,7 @@ def divergence(
     return total / count
 
 
-@click.command(help=__doc__.splitlines()[0])
+@click.command(cls=ParrotCommand, help=__doc__.splitlines()[0])
 @click.argument("stage1", type=click.Path(path_type=Path, exists=True))
 @click.option("--steps", default=150, show_default=True, help="Of each way.")
 @click.option("--rates", default="1e-3,3e-3,1e-2", show_default=True, help="Learning rates of the adapters.")

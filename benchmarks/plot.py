@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parrot_benchmarks.workload import Cost
-from parrot_runtime.errors import ParrotError
-from parrot_runtime.plotting import check_format, import_pyplot
+from parrot_runtime.plotting import import_pyplot, save
 
 _PANELS = {
     "first": "first token, s",
@@ -23,7 +22,6 @@ def save_plot(path: Path, costs: Mapping[str, Sequence[Cost]], ours: int, title:
     Raises InputError where matplotlib is missing or does not know the suffix, ParrotError where it cannot be written.
     """
     pyplot = import_pyplot()
-    check_format(path)
     names = list(costs)
     figure, panels = pyplot.subplots(1, len(_PANELS), figsize=(13, 0.9 + 0.5 * len(names)), sharey=True)
     for panel, (field, label) in zip(panels, _PANELS.items(), strict=True):
@@ -42,9 +40,4 @@ def save_plot(path: Path, costs: Mapping[str, Sequence[Cost]], ours: int, title:
     panels[0].invert_yaxis()
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     figure.tight_layout()
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise ParrotError(f"{path}: the plot cannot be written ({error.strerror or error})") from error
-    finally:
-        pyplot.close(figure)
+    save(figure, path, force=True)

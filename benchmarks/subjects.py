@@ -7,12 +7,14 @@ first token, and ``step`` the next one. What tokens come does not matter, and no
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.errors import InputError
+from parrot_runtime.manifest import EMBEDDING_NAME, load_manifest
 
 if TYPE_CHECKING:
     from parrot_benchmarks.workload import Workload
@@ -29,8 +31,28 @@ class Subject(Protocol):
     def step(self, tokens: Any) -> Any: ...
 
 
+def check(subject: str, workload: Workload) -> None:
+    """Raise InputError for what would be found only when its turn comes: ``create`` takes the same."""
+    kind, _, path = subject.partition(":")
+    if kind not in PEERS:
+        dims = load_manifest(Path(subject)).model
+        positions = workload.images * dims.image_tokens + workload.text + workload.tokens
+        if positions > dims.max_len:
+            raise InputError(f"{subject}: {positions} positions, and the bundle has {dims.max_len}; ask for less")
+        return
+    module, package = _MODULES[kind]
+    if importlib.util.find_spec(module) is None:
+        raise InputError(f"{package} is not installed here; run `pip install {package}`")
+    if not Path(path).exists():
+        raise InputError(f"{path}: there is no such file or folder, which {kind} is to be measured with")
+    if kind in _OF_WORDS and (workload.images or workload.batch > 1):
+        raise InputError(f"{kind} is measured on one question of words; say --images 0 --batch 1, and --text 620")
+    if kind == "openvino" and workload.batch > 1:
+        raise InputError("OpenVINO is measured on one question at a time; say --batch 1")
+
+
 def create(subject: str, workload: Workload) -> Subject:
-    """Load ``subject``: a bundle's folder, or ``KIND:PATH`` with one of ``PEERS``. Raises InputError, ParrotError."""
+    """Load ``subject``: a bundle's folder, or ``KIND:PATH`` with one of ``PEERS``. Raises ParrotError."""
     kind, _, path = subject.partition(":")
     return PEERS[kind](path, workload) if kind in PEERS else Bundle(subject, workload)
 
@@ -42,7 +64,6 @@ class Bundle:
         from parrot_runtime.backends.choose import create_backend
         from parrot_runtime.embedding import Embedding
         from parrot_runtime.integrity import verify_files
-        from parrot_runtime.manifest import EMBEDDING_NAME, load_manifest
 
         manifest = load_manifest(Path(folder))
         verify_files(Path(folder), manifest)
@@ -56,9 +77,6 @@ class Bundle:
         size = manifest.image.size
         self._pixels = rng.standard_normal((workload.images, 1, 3, size, size)).astype(np.float32)
         self._text = self._embedding.gather(rng.integers(0, dims.vocab_size, workload.text), self._backend.embeds_dtype)
-        positions = workload.images * dims.image_tokens + workload.text + workload.tokens
-        if positions > dims.max_len:
-            raise ParrotError(f"{positions} positions, and the bundle has {dims.max_len}")
         self._cache = self._backend.new_cache(workload.batch, dims.max_len)
 
     def look(self) -> np.ndarray:
@@ -136,8 +154,7 @@ class LlamaCpp:
     """A GGUF file in llama.cpp, through llama-cpp-python."""
 
     def __init__(self, file: str, workload: Workload) -> None:
-        llama = _peer("llama_cpp", "llama-cpp-python")
-        _words_alone("llama.cpp", workload)
+        llama = _peer("llama.cpp")
         room = workload.text + workload.tokens
         threads = {"n_threads": workload.threads, "n_threads_batch": workload.threads}
         self._model = llama.Llama(file, n_ctx=room, n_batch=room, n_ubatch=room, verbose=False, **threads)
@@ -162,8 +179,7 @@ class OnnxRuntimeGenAI:
     """A folder of onnxruntime-genai's model builder."""
 
     def __init__(self, folder: str, workload: Workload) -> None:
-        genai = _peer("onnxruntime_genai", "onnxruntime-genai")
-        _words_alone("onnxruntime-genai", workload)
+        genai = _peer("onnxruntime-genai")
         config = genai.Config(folder)
         if workload.threads:
             config.overlay(
@@ -196,9 +212,7 @@ class OpenVINO:
     """
 
     def __init__(self, folder: str, workload: Workload) -> None:
-        openvino = _peer("openvino", "openvino")
-        if workload.batch > 1:
-            raise InputError("OpenVINO is measured on one question at a time; say --batch 1")
+        openvino = _peer("openvino")
         core, settings = openvino.Core(), {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if workload.threads:
             settings["INFERENCE_NUM_THREADS"] = workload.threads
@@ -259,16 +273,19 @@ PEERS: dict[str, type] = {
 }
 
 
-def _peer(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{package} is not installed here; run `pip install {package}`") from error
+# What each is imported as, and installed as.
+_MODULES = {
+    "transformers": ("transformers", "transformers"),
+    "llama.cpp": ("llama_cpp", "llama-cpp-python"),
+    "onnxruntime-genai": ("onnxruntime_genai", "onnxruntime-genai"),
+    "openvino": ("openvino", "openvino"),
+}
+# They are given a language model alone.
+_OF_WORDS = ("llama.cpp", "onnxruntime-genai")
 
 
-def _words_alone(name: str, workload: Workload) -> None:
-    if workload.images or workload.batch > 1:
-        raise InputError(f"{name} is measured on one question of words; say --images 0 --batch 1, and --text 620")
+def _peer(kind: str) -> Any:
+    return importlib.import_module(_MODULES[kind][0])
 
 
 def _word_ids(count: int) -> np.ndarray:

@@ -29,6 +29,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from parrot_runtime.command import ParrotCommand
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import PromptEncoder
 from parrot_train.attention import use_short_attention
@@ -188,7 +189,7 @@ def _with_lengths(conversations: Conversations, batch: dict[str, torch.Tensor]) 
     return batch | {"lengths": torch.from_numpy(conversations.lengths[batch["samples"].numpy()])}
 
 
-@click.command(help=__doc__.splitlines()[0])
+@click.command(cls=ParrotCommand, help=__doc__.splitlines()[0])
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="LLaVA JSON.")
 @click.option("--batch", default=16, show_default=True, help="Conversations a step.")

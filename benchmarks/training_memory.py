@@ -16,6 +16,7 @@ import click
 import torch
 from torch import nn
 
+from parrot_runtime.command import ParrotCommand
 from parrot_train.config import LLM_LINEARS, LoraConfig
 from parrot_train.model import ParrotConfig, ParrotForConditionalGeneration
 from parrot_train.model.adapters import add_adapters
@@ -205,7 +206,7 @@ CASES = tuple(
 )
 
 
-@click.command(help=__doc__.splitlines()[0])
+@click.command(cls=ParrotCommand, help=__doc__.splitlines()[0])
 def main() -> None:
     """Measure and print a Markdown table."""
     click.echo("| case | saved, KiB | plan | peak, KiB | plan | MFLOP | plan |\n|---|" + "---:|" * 6)

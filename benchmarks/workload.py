@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from parrot_benchmarks.subjects import Subject, create
-from parrot_runtime.errors import ParrotError
+from parrot_runtime.errors import InputError, ParrotError
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,15 @@ class Cost:
 
 
 def run(subject: str, workload: Workload) -> Cost:
-    """``subject`` (see ``create``) in a process of its own. Raises ParrotError."""
+    """``subject`` (see ``create``) in a process of its own. Raises InputError, ParrotError."""
     request = json.dumps({"subject": subject, "workload": dataclasses.asdict(workload)})
     done = subprocess.run(
         [sys.executable, "-m", "parrot_benchmarks.workload", request], capture_output=True, text=True, check=False
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
-        raise ParrotError(f"{subject}: could not be measured ({last})")
+        kind = InputError if done.returncode == InputError.exit_code else ParrotError
+        raise kind(f"{subject}: could not be measured ({last})")
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -101,4 +102,5 @@ if __name__ == "__main__":
     try:
         click.echo(json.dumps(dataclasses.asdict(_measure(asked["subject"], Workload(**asked["workload"])))))
     except ParrotError as error:
-        sys.exit(str(error))
+        click.echo(error, err=True)
+        sys.exit(error.exit_code)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,7 @@ def costs(monkeypatch):
         return Cost(1.0, time, time, 2 * time, time, 3 * time, 100.0)
 
     monkeypatch.setattr(cli, "run", run)
+    monkeypatch.setattr(cli, "check", lambda subject, workload: None)
     return asked
 
 
@@ -115,8 +117,10 @@ def test_a_comparison_is_drawn(costs, tmp_path):
     with Image.open(plot) as picture:
         assert picture.width > 1000
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 50
-    assert bench("compare", "a", "--plot", tmp_path / "costs.txt").exit_code == 2
-    assert bench("compare", "a", "--plot", tmp_path / "none" / "costs.png").exit_code == 1
+    costs.clear()
+    for place in (tmp_path / "costs.txt", plot / "costs.png"):
+        assert bench("compare", "a", "--plot", place).exit_code == 2
+    assert costs == []  # nobody waits for figures that cannot be drawn
 
 
 @pytest.mark.parametrize("peer", ["llama.cpp", "llama.cpp=", "llama=x", "=x"])
@@ -131,8 +135,26 @@ def test_a_peer_that_is_not_installed_is_one_line(kind):
     if importlib.util.find_spec(kind.replace(".", "_").replace("-", "_")):
         pytest.skip(f"{kind} is installed here")
     result = bench("compare", SHIPPED, "--peer", f"{kind}=x", "--rounds", 1, "--images", 0, *SMALL)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "is not installed here; run `pip install" in result.output
+
+
+@pytest.mark.parametrize(
+    ("peer", "options", "message"),
+    [
+        ("llama.cpp", (), "say --images 0 --batch 1, and --text 620"),
+        ("onnxruntime-genai", ("--images", 0, "--batch", 2), "say --images 0 --batch 1, and --text 620"),
+        ("openvino", ("--batch", 2), "say --batch 1"),
+        ("transformers", (), "nothing: there is no such file or folder"),
+    ],
+)
+def test_peers_are_looked_at_before_anything_is_measured(peer, options, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(cli, "run", lambda *_: pytest.fail("was measured"))
+    path = tmp_path / "nothing" if peer == "transformers" else tmp_path
+    result = bench("compare", SHIPPED, "--peer", f"{peer}={path}", *options)
+    assert result.exit_code == 2
+    assert message in result.output
 
 
 def test_growth_is_fitted(costs):
@@ -164,8 +186,18 @@ def test_sizes_that_cannot_be_fitted(values):
 
 def test_what_cannot_be_measured_is_one_line(tmp_path):
     result = bench("compare", tmp_path / "nothing", "--rounds", 1)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "there is no such bundle folder" in result.output
     assert len(result.output.splitlines()) == 1
     result = bench("compare", SHIPPED, "--rounds", 1, "--text", 5000)
+    assert result.exit_code == 2
     assert "positions, and the bundle has" in result.output
+
+
+def test_a_bundle_that_was_altered_is_bad_input(tmp_path):
+    copy = Path(shutil.copytree(SHIPPED, tmp_path / "copy"))
+    with open(copy / "tokenizer.json", "r+b") as file:
+        file.write(b"[")
+    result = bench("run", copy, "--rounds", 1, *SMALL)
+    assert result.exit_code == 2
+    assert "the file was altered" in result.output
