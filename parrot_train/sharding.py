@@ -47,7 +47,13 @@ def deepspeed_settings(stage: StageConfig, where: str) -> dict[str, Any] | None:
         )
     settings = _own(Path(stage.deepspeed), where) if stage.deepspeed else {"zero_optimization": _zero(stage)}
     settings |= dict.fromkeys(_FILLED, "auto")
-    settings["bf16"] = settings.get("bf16", {}) | {"enabled": stage.precision == "bf16"}
+    bf16, told = stage.precision == "bf16", settings.get("bf16", {})
+    if told.get("enabled", "auto") not in ("auto", bf16):
+        raise InputError(
+            f"{where}.deepspeed={stage.deepspeed}: bf16 is {told['enabled']}, and {where}.precision is "
+            f"{stage.precision}; leave one of the two out"
+        )
+    settings["bf16"] = told | {"enabled": bf16}
     settings["zero_force_ds_cpu_optimizer"] = False
     settings.setdefault("zero_optimization", {})["stage3_gather_16bit_weights_on_model_save"] = True
     return settings

@@ -18,7 +18,7 @@ Examples:
 """
 
 
-@click.command(cls=ParrotCommand, epilog=_EPILOG)
+@click.command(cls=ParrotCommand, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("arguments", nargs=-1, metavar="IMAGE... QUESTION...")
 @click.option("-i", "--interactive", is_flag=True, help="A conversation: further questions from stdin; /help there.")
 @click.option("--image", "images", multiple=True, metavar="FILE", help="A picture, whatever it is called.")

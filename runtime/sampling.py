@@ -51,7 +51,7 @@ def check_logits(logits: np.ndarray) -> None:
     """Raise ParrotError for logits float32 ``[vocab]`` that are no numbers: no text may be made of those."""
     # max() is NaN as soon as one value is, and infinite for +inf; -inf is a token that cannot come.
     if not np.isfinite(logits.max()):
-        raise ParrotError("the decoder gave NaN or infinite logits; export the bundle with --precision fp32")
+        raise ParrotError("the decoder gave NaN or infinite logits; export the bundle with --fp32")
 
 
 class Sampler:

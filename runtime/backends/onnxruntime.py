@@ -200,7 +200,7 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         raise InputError(
             "onnxruntime is not installed; run `pip install 'parrot-edge[cpu]'` "
-            "(or 'parrot-edge[cuda]' for an NVIDIA GPU, never both)"
+            "(or 'parrot-edge[cuda]' where something else needs onnxruntime-gpu, never both)"
         ) from error
     return onnxruntime
 

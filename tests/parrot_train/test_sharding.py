@@ -90,6 +90,7 @@ def test_a_file_of_ones_own(tmp_path):
         ('{"fp16": {"enabled": true}}', "has 'fp16'"),
         ('{"train_batch_size": 3}', "sets train_batch_size to 3, which follows"),
         ('{"bf16": true}', "bf16 is True; expected an object"),
+        ('{"bf16": {"enabled": true}}', "bf16 is True, and stage2.precision is fp32"),
     ],
 )
 def test_a_file_that_is_refused(tmp_path, text, words):
