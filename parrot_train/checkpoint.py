@@ -290,7 +290,12 @@ def last_good_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
     return None, faults
 
 
-def keep_newest(run: Path, count: int) -> None:
-    """Remove all but the ``count`` newest checkpoints, and partial ones."""
-    for path in [*checkpoints(run)[count:], *(run / CHECKPOINTS).glob(".checkpoint-*.partial")]:
+def keep_newest(run: Path, count: int, step: int) -> None:
+    """Remove all but the ``count`` newest checkpoints up to ``step``, the last that was written, and partial ones.
+
+    Those behind it are of a time to which the run will come again: damaged, or it would have gone on from there.
+    """
+    found = checkpoints(run)
+    ahead = [path for path in found if checkpoint_step(path) > step]
+    for path in [*ahead, *found[len(ahead) + count :], *(run / CHECKPOINTS).glob(".checkpoint-*.partial")]:
         shutil.rmtree(path, ignore_errors=True)

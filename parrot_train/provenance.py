@@ -15,7 +15,7 @@ from parrot_train.config import Stage, section_of
 _PACKAGES = ("parrot-edge", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pillow")
 # Settings that change how a run is done but not what comes out: they may differ when it is resumed.
 # What data.extend names is hashed like all data; runs from before there was one are to be resumed.
-_FREE_DATA = {"workers", "nano_folder", "extend", "heldout"}
+_FREE_DATA = {"workers", "nano_folder", "heldout", "image_cache", "extend"}
 # How a launched stage is shared out stands in ``parallel``, and decides nothing where there is no launcher.
 _FREE_STAGE = {"save_steps", "keep_checkpoints", "log_steps", "zero", "offload", "deepspeed"}
 _FREE_STAGE |= {"eval_steps", "eval_samples", "report_to"}
@@ -92,7 +92,8 @@ def _decisive(note: dict[str, Any]) -> dict[str, Any]:
     """What decides the result of a run."""
     settings, stage = note.get("settings", {}), section_of(note.get("stage"))
     flat: dict[str, Any] = {}
-    for section, free in (("backbones", set()), ("model", set()), ("data", _FREE_DATA), (stage, _FREE_STAGE)):
+    others = _FREE_DATA | ({"stage1", "stage2"} - {stage})
+    for section, free in (("backbones", set()), ("model", set()), ("data", others), (stage, _FREE_STAGE)):
         for key, value in settings.get(section, {}).items():
             if key == "lora":  # without adapters its settings decide nothing; runs from before them have none
                 flat |= {f"{section}.lora.{name}": part for name, part in value.items() if value["rank"]}
@@ -101,6 +102,7 @@ def _decisive(note: dict[str, Any]) -> dict[str, Any]:
     for source in note.get("data", []):
         flat[f"sha256 of {source['file']}"] = source["sha256"]
         flat[f"records left out of {source['file']}"] = source.get("left_out")
+        flat[f"sizes of the pictures of {source['file']}"] = source.get("picture_sizes")
     flat["starting weights"] = note.get("from", {}).get("sha256")
     flat["copied experts"] = note.get("from", {}).get("copied")
     flat["samples"] = note.get("samples")

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from safetensors import SafetensorError
 
-from parrot_runtime.errors import InputError
+from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.publish import write_file
 from parrot_train import assemble, extension, start
 from parrot_train.checkpoint import (
@@ -25,6 +26,7 @@ from parrot_train.checkpoint import (
     RUN_FILE,
     SKIPPED_FILE,
     checkpoint_step,
+    checkpoints,
     clear_run,
     last_good_checkpoint,
     locked,
@@ -36,7 +38,7 @@ from parrot_train.checkpoint import (
 )
 from parrot_train.config import EXTEND, section_of
 from parrot_train.config_files import to_mapping, to_yaml
-from parrot_train.distributed import Failure, Ranks, joined
+from parrot_train.distributed import Failure, Ranks, is_lost_peer, joined
 from parrot_train.lora import check_lora, merged_bytes
 from parrot_train.provenance import check_same
 from parrot_train.ready import Ready, StageRequest, make_ready, now
@@ -170,6 +172,11 @@ def _begin(request: StageRequest, old: dict[str, Any] | None, ready: Ready) -> P
         check_same(old, note, run)
         note["started"] = old.get("started", note["started"])
         checkpoint, faults = last_good_checkpoint(run)
+        if faults and checkpoint is None:
+            raise InputError(
+                f"{run}: no checkpoint of this run is whole, the newest is {checkpoints(run)[0].name}; bring one back, "
+                "or start anew with --force"
+            )
         trim_log(run, checkpoint_step(checkpoint) if checkpoint else 0)
         for fault in faults:
             _say(fault)
@@ -212,18 +219,26 @@ def _publish(request: StageRequest, trainer: Any, ready: Ready, ranks: Ranks) ->
     run, note = request.run, ready.note
     partial = run / ".model.partial"
     ranks.from_main(lambda: shutil.rmtree(partial, ignore_errors=True))
-    if ready.learned:
-        _merge(ready, partial)
-    else:
-        trainer.save_model(str(partial))  # all ranks: under ZeRO 3 each has a share
-    if ranks.main:
-        extension.check_kept(partial, ready.kept)
-        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
-        _accompany(partial, ready)
-        note["files"] = publish_files(partial, run, lambda files: write_run(run, note | {"files": files}))
-        note |= {"status": "finished", "finished": now()}
-        write_run(run, note)
-        start.clear(run)
+    try:
+        if ready.learned:
+            _merge(ready, partial)
+        else:
+            trainer.save_model(str(partial))  # all ranks: under ZeRO 3 each has a share
+        if ranks.main:
+            extension.check_kept(partial, ready.kept)
+            (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
+            _accompany(partial, ready)
+            note["files"] = publish_files(partial, run, lambda files: write_run(run, note | {"files": files}))
+            note |= {"status": "finished", "finished": now()}
+            write_run(run, note)
+            start.clear(run)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors each wrap a full disk
+        if is_lost_peer(error):
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ParrotError(
+            f"{run}: the model cannot be written ({' '.join(str(error).split())}); make room and go on with --resume"
+        ) from error
     return note
 
 

@@ -63,10 +63,11 @@ class LanguageTally:
     def line(self, total: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
         """The numbers of a log line; counting starts anew. ``total`` adds a tensor up over all ranks.
 
-        Per language that was met: ``loss_<code>``, the mean over answer tokens; ``answer_tokens_<code>`` since the last
-        line, ``answer_tokens_total_<code>`` in all; ``routing_<code>_<expert>``, the mean share of each expert over
-        images, and ``routing_entropy_<code>``, in nats, the mean over images of each one's own entropy (which is not
-        the entropy of the mean). And ``tokens_per_second``, of all tokens but padding.
+        ``loss``, the mean over answer tokens. Per language that was met: ``loss_<code>``, the same of its own;
+        ``answer_tokens_<code>`` since the last line, ``answer_tokens_total_<code>`` in all;
+        ``routing_<code>_<expert>``, the mean share of each expert over images, and ``routing_entropy_<code>``, in nats,
+        the mean over images of each one's own entropy (which is not the entropy of the mean). And
+        ``tokens_per_second``, of all tokens but padding.
         """
         numbers: dict[str, float] = {}
         sums = total(self._sums).tolist()
@@ -82,6 +83,8 @@ class LanguageTally:
                 numbers |= {
                     f"routing_{code}_{expert}": share / row[_IMAGES] for expert, share in enumerate(row[_SHARES:])
                 }
+        if answers := sum(row[_ANSWERS] for row in sums):
+            numbers["loss"] = sum(row[_LOSS] for row in sums) / answers
         now = time.perf_counter()
         numbers["tokens_per_second"] = sum(row[_TOKENS] for row in sums) / (now - self._since)
         self._sums.zero_()

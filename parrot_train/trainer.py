@@ -128,6 +128,14 @@ class ParrotTrainer(Trainer):
             )
         return self.optimizer
 
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        """The Trainer's, unless all steps are done: it asks after a step only, and would make one more of a run that
+        was cut between its last checkpoint and its end."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **named)
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """None counted: the Trainer's estimate walks all modules at every step, which costs more than it tells."""
         return 0
@@ -215,7 +223,10 @@ class ParrotTrainer(Trainer):
         return self.accelerator.reduce(numbers, "sum")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what was counted per language since the last line, and the speed."""
+        """Add what was counted since the last line, and the speed.
+
+        The Trainer's own loss is the mean of the steps' means, and of a resumed run's only those since then.
+        """
         if "loss" in logs:
             logs |= self._tally.line(self._total)
         super().log(logs, start_time)
@@ -254,7 +265,7 @@ class ParrotTrainer(Trainer):
                 (partial / name / TALLY_FILE).write_text(json.dumps(tally), encoding="utf-8")
                 self._companions(partial / name)
                 seal_checkpoint(partial / name, folder / name)
-                keep_newest(self.run_folder, self.stage.keep_checkpoints)
+                keep_newest(self.run_folder, self.stage.keep_checkpoints, self.state.global_step)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors each wrap a full disk
             if is_lost_peer(error):
                 raise

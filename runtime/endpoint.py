@@ -134,7 +134,13 @@ class Endpoint:
                 self._rest(error, wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
                 continue
-            self._pace.spent((reply.prompt_tokens or 0) + (reply.completion_tokens or 0))
+            tokens = (reply.prompt_tokens or 0) + (reply.completion_tokens or 0)
+            if self._pace.of_tokens and not tokens:
+                raise InputError(
+                    f"{self._settings.url}: counts no tokens, so --tokens-per-minute cannot be kept; give "
+                    "--requests-per-minute instead"
+                )
+            self._pace.spent(tokens)
             return reply
         raise AssertionError("the loop ends in an answer or an error")
 
@@ -161,7 +167,7 @@ class Endpoint:
                     if time.monotonic() > deadline:
                         raise _PassingError(f"no whole answer within {self._settings.timeout:g} s")
         except self._library.RequestError as error:
-            raise _PassingError(f"{type(error).__name__} {error}".strip()) from error
+            raise _PassingError(self._without_key(f"{type(error).__name__} {error}".strip())) from error
         self._judge(response.status_code, response.headers, bytes(data))
         return _read(bytes(data))
 
@@ -186,8 +192,11 @@ class Endpoint:
             text = error.get("message", "") if isinstance(error, dict) else error
         except ValueError:
             text = ""
-        text = " ".join(str(text).split())[:200]
-        return f": {text.replace(self._key, '***') if self._key else text}" if text else ""
+        text = self._without_key(" ".join(str(text).split()))[:200]
+        return f": {text}" if text else ""
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
 
 
 def read_key(variable: str | None, option: str = "--api-key-env") -> str | None:
@@ -197,6 +206,8 @@ def read_key(variable: str | None, option: str = "--api-key-env") -> str | None:
     value = os.environ.get(variable, "").strip()
     if not value:
         raise InputError(f"{option} {variable}: there is no such variable, or it is empty; export the key in it")
+    if not all("!" <= character <= "~" for character in value):  # no header could carry it
+        raise InputError(f"{option} {variable}: holds more than one word of ASCII; export the key alone in it")
     return value
 
 
@@ -214,19 +225,25 @@ def read_fields(text: str | None, option: str = "--body") -> dict[str, Any]:
 
 
 def _read(data: bytes) -> Reply:
-    """The answer in a body. Raises _PassingError where it is none."""
+    """The answer in a body: an empty one where the model came to no text, as one cut off while it reasons does.
+
+    Raises _PassingError where it is none, RejectedError where the server held it back.
+    """
     try:
         said = json.loads(data)
         choice = said["choices"][0]
-        text, finish = choice["message"]["content"], choice.get("finish_reason")
+        message, finish = choice["message"], choice.get("finish_reason")
+        text, refusal = message["content"], message.get("refusal")
         usage = said.get("usage") or {}
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise _PassingError("the body is no chat completion") from error
-    if not isinstance(text, str) or not (finish is None or isinstance(finish, str)):
+    if not (text is None or isinstance(text, str)) or not (finish is None or isinstance(finish, str)):
         raise _PassingError("the chat completion has no text")
+    if text is None and (refusal or finish == "content_filter"):
+        raise RejectedError(" ".join(f"no text: {refusal or finish}".split())[:200])
     counted = [count if type(count) is int and count >= 0 else None for count in counts]
-    return Reply(text, finish, *counted)
+    return Reply(text or "", finish, *counted)
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -29,6 +29,11 @@ class Pace:
         self._lock = threading.Lock()
         self._next = 0.0
 
+    @property
+    def of_tokens(self) -> bool:
+        """Whether tokens are bounded, and so have to be counted."""
+        return self._token_step > 0
+
     def wait(self) -> None:
         """Return when the next request may go out. Raises StoppedError."""
         while True:

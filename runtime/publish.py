@@ -28,6 +28,13 @@ def check_output(folder: Path) -> None:
         raise InputError(f"{folder}: {there} cannot be written; give another folder")
 
 
+def check_file(path: Path, *, force: bool) -> None:
+    """Raise InputError unless ``publish_file`` will take ``path``, before work is done for it. Nothing is made."""
+    if path.is_dir() or (path.exists() and not force):
+        raise InputError(f"{path} exists already; give --force to replace a file, or another name with -o")
+    check_output(path.parent)
+
+
 def is_free(folder: Path) -> bool:
     """Whether nothing is at ``folder`` that could be lost: it does not exist, or is an empty folder."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
@@ -45,8 +52,7 @@ def publish_file(final: Path, *, force: bool = False) -> Iterator[BinaryIO]:
 
     Raises InputError before any work when ``final`` exists and ``force`` is not given.
     """
-    if final.is_dir() or (final.exists() and not force):
-        raise InputError(f"{final} exists already; give --force to replace a file, or another name with -o")
+    check_file(final, force=force)
     if final.parent.is_dir():
         remove_leftovers(final.parent, final.name)
     with _beside(final, f".{os.getpid()}.partial") as file:

@@ -84,12 +84,17 @@ def token_store(path: Path, tokenizer: Path, *, image_tokens: int, workers: int,
     key = hashlib.sha256(json.dumps([_VERSION, digest, tokens_as, image_tokens, SYSTEM_PROMPT]).encode()).hexdigest()[
         :16
     ]
-    root = path.parent if os.access(path.parent, os.W_OK) else fallback
+    root = path.parent if _can_keep(path.parent) else fallback
     folder = root / FOLDER / f"{path.stem}-{key}"
     with _alone(folder):
         if not (folder / "meta.json").is_file():
             build_tokens(path, folder, (str(tokenizer), tokens_as, image_tokens), workers)
     return _open_tokens(path, folder, digest)
+
+
+def _can_keep(root: Path) -> bool:
+    """Whether caches can be written below ``root``: another user's may stand in a folder that all may write to."""
+    return os.access(root / FOLDER if (root / FOLDER).exists() else root, os.W_OK | os.X_OK)
 
 
 def _open_tokens(path: Path, folder: Path, digest: str) -> TokenStore:
@@ -114,13 +119,15 @@ class ImageStore:
     """The images of one file: their paths, what is wrong with some, and their pixels where they are cached.
 
     ``pixels`` is ``uint8[images, 3, size, size]``, padded and resized but not yet normalised; None means that the
-    loading workers decode. ``bad`` maps a row to the reason. None is larger than ``max_pixels``.
+    loading workers decode. ``bad`` maps a row to the reason. None is larger than ``max_pixels``. ``sizes`` is the
+    SHA-256 of the files' sizes: copies on several machines share it, and hardly any other picture.
     """
 
     paths: Sequence[Path]
     bad: dict[int, str]
     pixels: np.ndarray | None
     max_pixels: int
+    sizes: str
 
 
 def image_store(
@@ -130,7 +137,7 @@ def image_store(
 
     A second call with unchanged files (size and time of change) only compares those.
     """
-    signature = _signature(paths, max_pixels)
+    signature, sizes = _signature(paths, max_pixels)
     key = hashlib.sha256(json.dumps([_VERSION, asdict(recipe)]).encode()).hexdigest()[:12]
     note, array = folder / f"images-{key}.json", folder / f"pixels-{key}.npy"
     with _alone(folder):
@@ -143,15 +150,17 @@ def image_store(
             write_file(note, json.dumps(known, ensure_ascii=False).encode())
     bad = {int(row): reason for row, reason in known["bad"].items()}
     pixels = np.load(array, mmap_mode="r") if keep_pixels else None
-    return ImageStore(paths, bad, pixels, max_pixels)
+    return ImageStore(paths, bad, pixels, max_pixels, sizes)
 
 
-def _signature(paths: Sequence[Path], max_pixels: int) -> str:
-    """What is another one once a file has changed, or the limit."""
-    digest = hashlib.sha256(str(max_pixels).encode())
+def _signature(paths: Sequence[Path], max_pixels: int) -> tuple[str, str]:
+    """What is another one once a file has changed, or the limit; and the SHA-256 of the sizes alone."""
+    digest, sizes = hashlib.sha256(str(max_pixels).encode()), hashlib.sha256()
     for path in paths:
-        digest.update(str(_stat(path)).encode())
-    return digest.hexdigest()
+        size, changed = _stat(path)
+        digest.update(str([size, changed]).encode())
+        sizes.update(f"{size} ".encode())
+    return digest.hexdigest(), sizes.hexdigest()
 
 
 def _stat(path: Path) -> list[int]:

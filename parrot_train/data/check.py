@@ -61,7 +61,7 @@ def judge(problems: Sequence[Problem], total: int, *, max_bad_fraction: float) -
     """Raise BadRecordsError when more than ``max_bad_fraction`` of ``total`` are bad; else report those skipped."""
     if not problems:
         return None
-    if len(problems) > max_bad_fraction * total or len(problems) == total:
+    if len(problems) / total > max_bad_fraction or len(problems) == total:
         raise BadRecordsError(problems, total, max_bad_fraction)
     return {
         "records": total,

@@ -71,6 +71,7 @@ def check(
     Example: parrot-train data check train.json --tokenizer models/qwen --report report.json
     """
     from parrot_runtime.errors import InputError
+    from parrot_runtime.publish import check_file
     from parrot_train.data import survey_report
     from parrot_train.data.survey import TokenCount, survey
     from parrot_train.workers import core_count
@@ -81,6 +82,8 @@ def check(
         if not file.is_file():
             raise InputError(f"--tokenizer {tokenizer}: there is no {file}; give a tokenizer.json or its folder")
         count = TokenCount(file, image_tokens, max_length)
+    if report is not None:  # said before hours of decoding
+        check_file(report, force=force)
     workers = min(16, core_count()) if workers is None else workers
     found = survey(files, images=images, count=count, max_pixels=max_pixels, workers=workers)
     if report is not None:
@@ -101,8 +104,13 @@ def stats(files: tuple[Path, ...], plot: Path | None, font: Path | None, force: 
 
     Example: parrot-train data stats en.json zh.json tr.json --plot languages.png
     """
+    from parrot_runtime.plotting import check_format
+    from parrot_runtime.publish import check_file
     from parrot_train.data import stats as counting
 
+    if plot is not None:
+        check_format(plot)
+        check_file(plot, force=force)
     found = counting.count(files)
     _show(as_json, lambda: counting.as_data(found), lambda: counting.describe(found))
     if plot is not None:

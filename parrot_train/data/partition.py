@@ -71,8 +71,11 @@ def partition(
     """Write ``<stem>-<code>.json`` for each language of ``counts``, and the manifest, into the folder ``output``.
 
     With ``images`` the paths of pictures stay as they are, relative to it; without, they are relative to each file.
-    Raises InputError for a source that is unreadable or too small, or where ``output`` exists without ``force``.
+    Raises InputError for a source that is unreadable or too small, where ``output`` exists without ``force``, and where
+    it holds anything but an earlier partition.
     """
+    if force:
+        _check_replaceable(output)
     groups = _groups(source)
     asked = sum(counts.values())
     if asked > len(groups):
@@ -89,6 +92,23 @@ def partition(
         result = Partition(str(source), file_hash(source), seed, len(groups), int((chosen < 0).sum()), tuple(parts))
         (folder / MANIFEST).write_text(json.dumps(as_data(result), ensure_ascii=False, indent=1) + "\n", "utf-8")
     return result
+
+
+def _check_replaceable(output: Path) -> None:
+    """``--force`` replaces a partition, never a source, pictures or anything else beside it."""
+    if not output.is_dir():
+        return
+    try:
+        manifest = json.loads((output / MANIFEST).read_text("utf-8"))
+        own = {MANIFEST, *(Path(part["file"]).name for part in manifest["parts"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        own = set()
+    foreign = sorted(path.name for path in output.iterdir() if path.name not in own)
+    if foreign:
+        raise InputError(
+            f"{output}: holds {foreign[0]}, which is no part of a partition, so --force does not replace it; give "
+            "another folder with -o"
+        )
 
 
 def as_data(result: Partition) -> dict[str, Any]:

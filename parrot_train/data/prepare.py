@@ -69,6 +69,7 @@ def prepare(
         conversations.add(store, images, samples, usable)
         records = len(store) + len(store.problems)
         source = {"file": str(path), "sha256": store.sha256, "records": records, "skipped": len(found)}
+        source["picture_sizes"] = images.sizes
         if bad_rows:  # with as many others left out, samples would have other numbers
             source["left_out"] = hashlib.sha256(json.dumps(sorted(bad_rows)).encode()).hexdigest()
         sources.append(source)

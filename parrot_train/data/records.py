@@ -80,14 +80,14 @@ def good_records(path: Path) -> Iterator[tuple[dict[str, Any], Record]]:
 
 def _name(item: Any) -> str:
     value = item.get("id") if isinstance(item, Mapping) else None
-    return str(value)[:80] if isinstance(value, str | int) else ""
+    return str(value)[:80].encode("utf-8", "backslashreplace").decode() if isinstance(value, str | int) else ""
 
 
 def _parse(item: Any, row: int, name: str) -> Record:
     if not isinstance(item, Mapping):
         raise _Malformed(f"expected an object, got {type(item).__name__}")
     language = item.get("language", UNDETERMINED)
-    if not isinstance(language, str) or not language:
+    if not isinstance(language, str) or not language or _has_lone_surrogates(language):
         raise _Malformed(f"'language' should be a code such as 'en', got {language!r}")
     images = _images(item)
     messages = item.get("conversations")
@@ -115,6 +115,8 @@ def _images(item: Mapping) -> tuple[str, ...]:
     images = value if isinstance(value, list) else [value]
     if not all(isinstance(image, str) and image and "\0" not in image for image in images):
         raise _Malformed(f"'image' should be a path or a list of paths, got {str(value)[:80]!r}")
+    if any(map(_has_lone_surrogates, images)):
+        raise _Malformed(f"'image' holds a lone surrogate, which is no character: {str(value)[:80]!r}")
     return tuple(images)
 
 
@@ -126,9 +128,13 @@ def _message(message: Any, place: int) -> tuple[str, str]:
         raise _Malformed(f"turn {place} is from {role!r}; expected 'human' or 'gpt' (or 'system' as the first)")
     if not isinstance(text, str):
         raise _Malformed(f"turn {place} has no text in 'value'")
-    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+    if _has_lone_surrogates(text):
         raise _Malformed(f"turn {place} holds a lone surrogate, which is no character")
     return role, text
+
+
+def _has_lone_surrogates(text: str) -> bool:
+    return not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _turn(role: str, text: str, place: int) -> Turn:

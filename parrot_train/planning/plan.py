@@ -1,5 +1,6 @@
 """What a run needs before there is one: memory per rank under each ZeRO stage, steps, FLOPs and hours."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -150,10 +151,10 @@ def _plan_stage(
     shape = sizes(model, stage, lora)
     lengths = stage_lengths(config, stage, model.image_tokens, data)
     totals = lengths.totals(settings.micro_batch, settings.seed)
-    share = settings.global_batch / len(lengths)
+    per_epoch = -(-len(lengths) // settings.global_batch)  # as the Trainer counts: an epoch's last step may be smaller
     done = flops(shape, totals, recompute=settings.gradient_checkpointing)
-    steps = settings.max_steps or -(-int(settings.epochs * len(lengths)) // settings.global_batch)
-    per_step = Flops(*(int(part * share) for part in (done.forward, done.backward, done.recomputed, done.needed)))
+    steps = settings.max_steps or math.ceil(settings.epochs * per_epoch)
+    per_step = Flops(*(part // per_epoch for part in (done.forward, done.backward, done.recomputed, done.needed)))
     fitting = tuple(_fit(shape, settings, zero, machine, lengths) for zero in _zeros(shape))
     return StagePlan(
         stage=stage,
@@ -171,7 +172,7 @@ def _plan_stage(
         fits=fitting,
         suggestion=_suggest(shape, settings, machine, lengths, fitting),
         steps=steps,
-        tokens=totals.tokens * share,
+        tokens=totals.tokens / per_epoch,
         flops=per_step,
         hours=steps * per_step.total / (machine.gpus * machine.gpu.flops * utilisation) / 3600,
     )

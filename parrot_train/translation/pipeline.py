@@ -7,11 +7,12 @@ checked before it is used: keys, marks, lines, language. One that fails is asked
 times in all.
 """
 
+import itertools
 import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -95,6 +96,11 @@ class Asker:
     def _check_budget(self) -> None:
         if self._plan.max_cost is None:
             return
+        if uncounted := self._replies.usage.uncounted:
+            raise ParrotError(
+                f"the server counted no tokens for {uncounted:,} replies, so --max-cost cannot be kept and nothing "
+                "more is asked; what was answered is kept, run the same command without --max-cost to go on"
+            )
         cost = self._replies.usage.cost(self._plan.price_in, self._plan.price_out)
         if cost >= self._plan.max_cost:
             raise ParrotError(
@@ -160,7 +166,8 @@ class _Work:
             except GarbledError as error:
                 keys.append(key)
                 reason = str(error)
-                messages = prompts.again(messages, reply.text, reason)
+                said = reply.text.encode("utf-8", "replace").decode()  # half a character cannot be sent back
+                messages = prompts.again(messages, said, reason)
         raise FailedError(f"no usable reply in {self._plan.attempts}: {reason}", keys)
 
     def version(self, messages: prompts.Messages) -> Version:
@@ -172,8 +179,7 @@ class _Work:
         if len(versions) == 1:
             return versions[0], []
         tally: Counter[int] = Counter()
-        for voter in range(self._plan.voters):
-            order = [(place + voter) % len(versions) for place in range(len(versions))]
+        for order in ballots(len(versions), self._plan.voters):
             shown = [versions[place] for place in order]
             messages = prompts.vote(self.core, shown, self._plan.source, self._plan.target)
             tally[order[self.checked(messages, lambda reply: _read_letter(reply, len(versions)))]] += 1
@@ -200,9 +206,27 @@ class _Work:
         return {key: data[key].strip() for key in self._wanted}
 
 
+def ballots(versions: int, voters: int) -> Iterator[tuple[int, ...]]:
+    """The orders in which up to ``voters`` voters see ``versions`` versions, no two alike.
+
+    They come in turns of one order, all of a turn or none (but for fewer voters than versions): every version then
+    stands in every place as often, and a voter that likes a place elects nobody. Two alike would be one request.
+    """
+    last = voters if voters < versions else voters - voters % versions
+    turns = (
+        order[start:] + order[:start]
+        for order in itertools.permutations(range(versions))
+        if order[0] == 0
+        for start in range(versions)
+    )
+    yield from itertools.islice(turns, last)
+
+
 def _some_text(reply: str) -> str:
     if not reply.strip():
         raise GarbledError("it is empty")
+    if any("\ud800" <= character <= "\udfff" for character in reply):
+        raise GarbledError("it holds half a character")
     return reply.strip()
 
 

@@ -5,9 +5,12 @@ a translation that does not bring every mark back exactly once, or has other lin
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from parrot_runtime.prompt import IMAGE_PLACEHOLDER
 
 _OPEN, _CLOSE = "⟦", "⟧"
 _MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
@@ -62,6 +65,8 @@ class Protected:
                 raise GarbledError(f"the mark {_OPEN}{number}{_CLOSE} does not stand exactly once in its text")
         if found or any(bracket in _MARK.sub("", translation) for bracket in (_OPEN, _CLOSE)):
             raise GarbledError(f"a text has a mark {_OPEN}…{_CLOSE} that its source has not")
+        if IMAGE_PLACEHOLDER in translation:
+            raise GarbledError(f"a text has {IMAGE_PLACEHOLDER}, which its source has not")
         if translation.count("\n") != self.core.count("\n"):
             lines, expected = translation.count("\n") + 1, self.core.count("\n") + 1
             raise GarbledError(f"a text has {lines} lines where its source has {expected}")
@@ -90,8 +95,13 @@ def kept_parts(text: str) -> list[str]:
 
 def numbers(text: str) -> Counter:
     """The digits in ``text``, of any script, so that 1,000 and 1.000 and ١٠٠٠ count alike."""
-    digits = (str(int(run)) for run in _NUMBER.findall(re.sub(r"(?<=\d)[.,٬٫ \u00a0\u202f](?=\d)", "", text)))
+    digits = (_plain(run) for run in _NUMBER.findall(re.sub(r"(?<=\d)[.,٬٫ \u00a0\u202f](?=\d)", "", text)))
     return Counter(digits)
+
+
+def _plain(run: str) -> str:
+    """Digits of any script as ASCII, however many: int() reads 4,300 at most."""
+    return "".join(str(unicodedata.digit(digit)) for digit in run).lstrip("0") or "0"
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:

@@ -188,7 +188,7 @@ class _Run:
         listed = [asdict(problem) for problem in self.failed]
         write_file(request.failures, json.dumps(listed, ensure_ascii=False, indent=1).encode("utf-8", "replace"))
         total = done + len(self.failed)
-        if len(self.failed) > request.max_failed_fraction * total or not done:
+        if len(self.failed) / total > request.max_failed_fraction or not done:
             share = -(-10_000 * len(self.failed) // total) / 10_000  # rounded up, so that the advice suffices
             raise ParrotError(
                 f"{len(self.failed):,} of {total:,} conversations could not be translated, for example "

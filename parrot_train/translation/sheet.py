@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from parrot_runtime.errors import InputError
+from parrot_runtime.prompt import IMAGE_PLACEHOLDER
 from parrot_runtime.publish import publish_file
-from parrot_train.data.json_list import publish_list
+from parrot_train.data.json_list import image_mover, publish_list
 from parrot_train.data.partition import seeded
 from parrot_train.data.records import good_records
 from parrot_train.translation.protect import kept_parts
@@ -27,6 +28,8 @@ from parrot_train.translation.run import KEY
 COLUMNS = ("record", "turn", "id", "from", "source", "translation", "votes", "flags", "verdict", "corrected")
 VERDICTS = ("", "ok", "corrected", "reject")
 _SHOWN = 20
+# Of a cell: no turn is as long, and the csv module's own limit is 131,072.
+_MOST_CHARACTERS = 1 << 27
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
@@ -92,10 +95,11 @@ def import_sheet(sheet: Path, translated: Path, output: Path, *, force: bool) ->
         shown += [f"  {problem}" for problem in problems[:_SHOWN]]
         shown += [f"  … and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise SheetError("\n".join(shown))
+    move = image_mover(translated.parent, output.parent)
     with publish_list(output, force=force) as writer:
         for number, item in _translated(translated):
             if number not in change.rejected:
-                writer.add(_calibrated(number, item, change))
+                writer.add(_calibrated(number, move(item), change))
     return change, writer.records
 
 
@@ -125,6 +129,7 @@ def _read(sheet: Path) -> tuple[dict[int, list[dict[str, Any]]], list[str]]:
     rows: dict[int, list[dict[str, Any]]] = {}
     problems: list[str] = []
     try:
+        csv.field_size_limit(_MOST_CHARACTERS)
         with sheet.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, dialect=_dialect(sheet), strict=True)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
@@ -152,7 +157,7 @@ def _take(row: dict[str, Any], number: int, item: dict[str, Any], change: Calibr
     sources = item[KEY]["source"]
     if turn >= len(sources):
         return f"record {number} has no turn {turn}"
-    if _lines(row["source"]) != _lines(sources[turn]) or row["id"] != str(item.get("id", "")):
+    if not (_same_text(row["source"], sources[turn]) and _same_id(row["id"], str(item.get("id", "")))):
         return f"id or source are not those of record {number}, turn {turn}: is it the sheet of this file?"
     if verdict not in VERDICTS:
         return f"the verdict is '{verdict}'; expected ok, corrected or reject"
@@ -161,7 +166,7 @@ def _take(row: dict[str, Any], number: int, item: dict[str, Any], change: Calibr
     if (number, turn) in change.texts:
         return f"record {number}, turn {turn} is corrected twice"
     if verdict == "corrected":
-        problem = _lost(sources[turn], _lines(text))
+        problem = _lost(_lines(sources[turn]), _lines(text))
         if problem:
             return problem
         change.texts[number, turn] = _lines(text)
@@ -171,11 +176,23 @@ def _take(row: dict[str, Any], number: int, item: dict[str, Any], change: Calibr
     return None
 
 
+def _same_text(cell: str, source: str) -> bool:
+    """Whether a spreadsheet may have made ``cell`` of ``source``: to which what has no letters may be a day."""
+    return _lines(cell) == _lines(source) or not any(character.isalpha() for character in source)
+
+
+def _same_id(cell: str, name: str) -> bool:
+    """Whether a spreadsheet may have made ``cell`` of ``name``: of a number it drops the leading zeros."""
+    return cell == name or (name.isdecimal() and cell.lstrip("0") == name.lstrip("0"))
+
+
 def _lost(source: str, corrected: str) -> str | None:
     """What of the things that must not change is not in ``corrected`` as it is in ``source``; None where all is."""
     lost = [part for part, count in Counter(kept_parts(source)).items() if corrected.count(part) < count]
     if lost:
         return f"the correction lost {', '.join(map(repr, lost))}"
+    if corrected.count(IMAGE_PLACEHOLDER) != source.count(IMAGE_PLACEHOLDER):
+        return f"the correction has another number of {IMAGE_PLACEHOLDER} marks than its source"
     if source.count("\n") != corrected.count("\n"):
         return f"the correction has {corrected.count(chr(10)) + 1} lines, its source {source.count(chr(10)) + 1}"
     return None

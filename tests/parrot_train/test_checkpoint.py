@@ -89,8 +89,16 @@ def test_a_flip_of_any_byte_is_found(tmp_path):
 def test_old_checkpoints_and_partial_ones_go(tmp_path):
     for step in (1, 2, 3, 12):
         make_checkpoint(tmp_path, step)
-    checkpoint.keep_newest(tmp_path, 2)
+    checkpoint.keep_newest(tmp_path, 2, 12)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-12", "checkpoint-3"]
+
+
+def test_damaged_checkpoints_do_not_push_out_the_one_just_written(tmp_path):
+    """A run that went back behind them writes its own again."""
+    for step in (200, 250, 300, 400):
+        make_checkpoint(tmp_path, step)
+    checkpoint.keep_newest(tmp_path, 2, 250)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["checkpoint-250", "checkpoint-200"]
 
 
 def test_a_checkpoint_written_again_replaces_the_first(tmp_path):

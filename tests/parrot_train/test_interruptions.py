@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from small_records import record
 
@@ -87,7 +88,15 @@ def test_a_run_is_not_resumed_with_another_setup(train, monkeypatch, data):
     with pytest.raises(InputError, match="samples was 40 and is 39"):
         train(1, resume=True)
     data()
-    train(1, "stage1.log_steps=3", "stage1.save_steps=2", resume=True)  # these change nothing of the result
+    picture = Path("data/pictures/3.png")
+    kept = picture.read_bytes()
+    Image.new("RGB", (50, 20), "green").save(picture)
+    with pytest.raises(InputError, match=r"sizes of the pictures of .*train.json was"):
+        train(1, resume=True)
+    picture.write_bytes(kept)
+    # These change nothing of the result.
+    free = ("stage1.log_steps=3", "stage1.save_steps=2", "data.image_cache=none", "data.stage2=[none.json]")
+    train(1, *free, resume=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -210,23 +219,57 @@ def test_a_run_that_died_while_it_began_begins_by_resume(train, data, monkeypatc
         assert torch.equal(tensor, weights(run)[name])
 
 
-def test_a_run_that_died_while_publishing_is_published_by_resume(train, monkeypatch):
-    whole = train(1, output=Path("whole"))
+@pytest.mark.parametrize("steps", [4, 5])
+def test_a_run_that_died_while_publishing_is_published_by_resume(train, monkeypatch, steps):
+    """Whether its last step was that of an epoch, which has five, or not."""
+    settings = ("stage1.scheduler=constant", *(() if steps == 5 else ("stage1.max_steps=4",)))
+    whole = train(1, *settings, output=Path("whole"))
     with monkeypatch.context() as patch:
         patch.setattr("parrot_train.stages.publish_files", lambda *_: (_ for _ in ()).throw(Stop))
         with pytest.raises(Stop):
-            train(1)
+            train(1, *settings)
     run = Path("runs/nano/stage1")
     assert checkpoint.read_run(run)["status"] == "failed"
     assert not (run / "model.safetensors").exists()
     with monkeypatch.context() as patch:
-        crash_at(patch, 5)  # no step is trained again
-        train(1, resume=True)
+        crash_at(patch, steps)  # no step is trained again
+        train(1, *settings, resume=True)
     note = checkpoint.read_run(run)
-    assert (note["status"], note["steps"]) == ("finished", 5)
+    assert (note["status"], note["steps"]) == ("finished", steps)
     assert note["loss"] == checkpoint.read_run(whole)["loss"] > 0
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(run)[name])
+
+
+def test_a_full_disk_at_the_end_is_one_line_and_leaves_no_half_a_model(train, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("parrot_train.stages.publish_files", full)
+        with pytest.raises(
+            ParrotError, match=r"model cannot be written .*No space left.*go on with --resume"
+        ) as caught:
+            train(1)
+    assert caught.value.exit_code == 1
+    run = Path("runs/nano/stage1")
+    assert not (run / ".model.partial").exists()
+    train(1, resume=True)
+    assert checkpoint.read_run(run)["status"] == "finished"
+
+
+def test_without_a_whole_checkpoint_nothing_is_trained_from_the_beginning(train, monkeypatch):
+    with monkeypatch.context() as patch:
+        crash_at(patch, 3)
+        with pytest.raises(Stop):
+            train(1, "stage1.save_steps=1")
+    run = Path("runs/nano/stage1")
+    log = (run / "log.jsonl").read_bytes()
+    for path in checkpoint.checkpoints(run):
+        (path / "checkpoint.json").write_text("")
+    with pytest.raises(InputError, match=r"no checkpoint of this run is whole, the newest is checkpoint-2; bring one"):
+        train(1, "stage1.save_steps=1", resume=True)
+    assert (run / "log.jsonl").read_bytes() == log
 
 
 # --- divergence -----------------------------------------------------------------------------------------------------

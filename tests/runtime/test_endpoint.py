@@ -71,7 +71,7 @@ def test_an_answer_and_its_tokens(server, ask, suffix):
         chat_server.body(b"<html>busy</html>"),
         chat_server.body(b"{}"),
         chat_server.body(b'{"choices": []}'),
-        chat_server.body(b'{"choices": [{"message": {"content": null}}]}'),
+        chat_server.body(b'{"choices": [{"message": {"content": 7}}]}'),
         chat_server.body(b"[" * 100_000),
         chat_server.body(b"\xff\xfe"),
     ],
@@ -81,6 +81,57 @@ def test_what_may_pass_is_tried_again(server, ask, fault):
     assert "Solda" in ask().text
     assert len(server.bodies) == 3
     assert all(body == server.bodies[0] for body in server.bodies)
+
+
+@pytest.mark.parametrize("key", ["sk-1\nsk-2", "sk-1 sk-2", "sk-é", "sk-\u200b1"])
+def test_a_key_that_no_header_carries_is_refused_unseen(monkeypatch, key):
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(InputError, match="MY_KEY: holds more than one word of ASCII") as caught:
+        read_key("MY_KEY")
+    assert "sk-" not in str(caught.value)
+
+
+@pytest.mark.parametrize("before", range(185, 205))
+def test_a_key_is_not_shown_in_part_where_a_message_is_cut(server, ask, before):
+    key = "SECRETSECRETSECRET"
+    server.faults = [chat_server.status(400, "." * before + key)]
+    with pytest.raises(RejectedError) as caught:
+        ask(key=key)
+    assert "S" not in str(caught.value)
+
+
+def test_tokens_that_nobody_counts_cannot_be_held_back(server):
+    server.count_tokens = False
+    pace = Pace(requests_per_minute=None, tokens_per_minute=1e6, rest=lambda _: False)
+    endpoint = Endpoint(Settings(server.url), pace)
+    with pytest.raises(InputError, match="counts no tokens, so --tokens-per-minute cannot be kept"):
+        endpoint.ask(BODY)
+    endpoint.close()
+
+
+def test_a_model_that_came_to_no_text_gave_an_empty_answer(server, ask):
+    """One that reasons may be cut off before its first word; it was paid for, and would be again."""
+    usage = b'"usage": {"prompt_tokens": 5, "completion_tokens": 9}'
+    server.faults = [
+        chat_server.body(b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}], %s}' % usage)
+    ]
+    reply = ask()
+    assert (reply.text, reply.finish, reply.completion_tokens) == ("", "length", 9)
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        b'{"message": {"content": null}, "finish_reason": "content_filter"}',
+        b'{"message": {"content": null, "refusal": "No."}}',
+    ],
+)
+def test_an_answer_that_is_held_back_is_a_refusal_of_this_request(server, ask, choice):
+    server.faults = [chat_server.body(b'{"choices": [%s]}' % choice)]
+    with pytest.raises(RejectedError, match=r"no text: (content_filter|No\.)"):
+        ask()
+    assert len(server.bodies) == 1
 
 
 @pytest.mark.parametrize("fault", [chat_server.hang, chat_server.drip])

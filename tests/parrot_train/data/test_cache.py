@@ -98,6 +98,14 @@ def test_a_folder_that_cannot_be_written_sends_the_cache_elsewhere(data, backbon
     assert open_store(path, backbones, tmp_path / "run").folder.is_relative_to(tmp_path / "run")
 
 
+def test_another_users_cache_sends_ours_elsewhere(data, backbones, tmp_path, monkeypatch):
+    """In a folder that all may write to."""
+    path = data()
+    (path.parent / cache.FOLDER).mkdir()
+    monkeypatch.setattr(cache.os, "access", lambda folder, mode: folder != path.parent / cache.FOLDER)
+    assert open_store(path, backbones, tmp_path / "run").folder.is_relative_to(tmp_path / "run")
+
+
 def test_a_missing_file_is_one_line(backbones, tmp_path):
     with pytest.raises(InputError, match=r"none\.json: there is no such file"):
         open_store(tmp_path / "none.json", backbones, tmp_path)

@@ -40,6 +40,22 @@ def test_check_prints_the_table_and_ends_with_2_on_errors(parrot, data, backbone
     assert err.count("\n") == 1
 
 
+def test_an_output_that_cannot_be_is_said_before_the_work(parrot, data, tmp_path, monkeypatch):
+    path, taken = data(), tmp_path / "r.json"
+    taken.write_text("precious")
+    monkeypatch.setattr("parrot_train.data.survey.survey", lambda *_, **__: pytest.fail("was looked at"))
+    monkeypatch.setattr("parrot_train.data.stats.count", lambda *_: pytest.fail("was counted"))
+    for words, told in (
+        (("check", path, "--report", taken), "exists already; give --force"),
+        (("check", path, "--report", taken / "r.json"), "r.json is a file; give another folder"),
+        (("stats", path, "--plot", tmp_path / "a.txt"), "cannot be written in that format"),
+        (("stats", path, "--plot", taken / "a.svg"), "is a file; give another folder"),
+    ):
+        _, err = parrot(*words, code=2)
+        assert told in err
+    assert taken.read_text() == "precious"
+
+
 def test_check_refuses_settings_that_mean_nothing(parrot, data, tmp_path):
     path = data()
     _, err = parrot("check", path, "--tokenizer", tmp_path / "nope", code=2)

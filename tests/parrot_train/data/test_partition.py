@@ -115,6 +115,17 @@ def test_too_much_is_refused_and_nothing_written(source, tmp_path):
         split(path, tmp_path / "parts", {"zh": 6})
 
 
+def test_force_replaces_a_partition_and_nothing_beside_it(source, tmp_path):
+    path = source([item(number, "one.png") for number in range(6)])
+    split(path, tmp_path / "parts", {"zh": 6})
+    split(path, tmp_path / "parts", {"tr": 6}, force=True)
+    assert sorted(each.name for each in (tmp_path / "parts").iterdir()) == ["all-tr.json", "partition.json"]
+    before = sorted(path.parent.rglob("*"))
+    with pytest.raises(InputError, match="is no part of a partition, so --force does not replace it"):
+        split(path, path.parent, {"zh": 6}, force=True)
+    assert sorted(path.parent.rglob("*")) == before
+
+
 @pytest.mark.parametrize("text", ["zh", "zh=", "zh=0", "zh=-3", "zh=3.5", "zh=1,zh=2", "xx=3", "", "zh=1e3"])
 def test_counts_that_are_none_are_refused(text):
     with pytest.raises(InputError, match="--languages"):

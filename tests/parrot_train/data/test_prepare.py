@@ -1,6 +1,7 @@
 """From files to batches: what a batch holds, what is cut, what is refused, what is left out and reported."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,10 @@ from torch.utils.data import DataLoader
 from parrot_runtime.image import ImageRecipe, preprocess, read_image
 from parrot_runtime.prompt import IMAGE_TOKEN_ID, PromptEncoder
 from parrot_train.config import DataConfig
-from parrot_train.data.check import BadRecordsError
+from parrot_train.data.check import BadRecordsError, judge
 from parrot_train.data.collator import IGNORED, ImageChangedError, LengthBatches, RankBatches, as_batch
 from parrot_train.data.prepare import prepare
-from parrot_train.data.records import parse_records
+from parrot_train.data.records import Problem, parse_records
 
 IMAGE_TOKENS = 5
 RECIPE = ImageRecipe.clip(16)
@@ -153,6 +154,16 @@ def test_bad_records_are_left_out_by_rule_and_reported(data, ready):
     assert kept == [f"{path}[{row}]" for row in range(20) if row not in (1, 3, 5, 8, 11)]
     assert [problem["row"] for problem in prepared.report["problems"]] == [1, 3, 5, 8, 11]
     assert (prepared.report["records"], prepared.report["skipped"]) == (20, 5)
+
+
+@pytest.mark.parametrize("bad", range(1, 60))
+def test_the_share_that_is_advised_is_enough(bad):
+    problems = [Problem("f.json", row, "", "why") for row in range(bad)]
+    for total in (60, 100, 61, 97):
+        with pytest.raises(BadRecordsError) as caught:
+            judge(problems, total, max_bad_fraction=0.0)
+        advised = float(re.search(r"--max-bad-fraction (\S+) to", str(caught.value))[1])
+        assert judge(problems, total, max_bad_fraction=advised)["skipped"] == bad
 
 
 def test_fifty_are_shown_and_the_rest_counted(data, ready):

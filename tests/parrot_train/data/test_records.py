@@ -76,12 +76,19 @@ def test_a_record_needs_neither_image_nor_language_nor_id():
         ({"image": 3}, "'image' should be a path"),
         ({"image": ["a.png", ""]}, "'image' should be a path"),
         ({"language": None}, "'language' should be a code"),
+        ({"language": "\ud800"}, "'language' should be a code"),
+        ({"image": "\ud800.png"}, "'image' holds a lone surrogate"),
     ],
 )
 def test_a_bad_record_says_why(change, words):
     problem = parse_one({**GOOD, "id": "n7"} | change)
     assert words in problem.reason
     assert str(problem).startswith("f.json[0] (id n7): ")
+
+
+def test_half_a_character_in_an_id_is_shown_as_what_it_is():
+    records, problems = parse_records([{**GOOD, "id": "\ud800"}, {"id": "\ud800"}], file="f.json")
+    assert records[0].name == problems[0].name == "\\ud800"
 
 
 def test_every_problem_is_found_and_the_good_ones_stay():

@@ -55,6 +55,7 @@ def test_options_may_not_change_their_letters_but_marks_may_move():
         ("⟦0⟧ ve ⟦", "a mark ⟦…⟧ that its source has not"),
         ("⟦0⟧\nve", "2 lines where its source has 1"),
         ("  ", "empty"),
+        ("⟦0⟧ <image>", "<image>, which its source has not"),
     ],
 )
 def test_a_translation_that_lost_something_is_refused(translation, words):
@@ -76,3 +77,4 @@ def test_any_text_comes_back_whole(text):
 def test_numbers_count_alike_in_every_script_and_grouping():
     assert numbers("1,000 of 25") == numbers("25 من ١٬٠٠٠") == numbers("1.000 de 25") == numbers("1 000 из 25")
     assert numbers("two 2s") != numbers("two 3s")
+    assert numbers("1 " * 5000 + "x") == numbers("١" * 5000)  # of more digits than int() reads

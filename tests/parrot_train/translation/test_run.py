@@ -1,6 +1,7 @@
 """A file through the whole pipeline, over HTTP, with a server that throttles, fails, garbles and is cut off."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from small_translation import conversation, expected
 from parrot_runtime.endpoint import Settings
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_train.data.records import parse_records
-from parrot_train.translation.pipeline import Plan
+from parrot_train.translation.pipeline import Plan, ballots
 from parrot_train.translation.run import Request, run
 
 
@@ -93,6 +94,47 @@ def test_a_divided_vote_goes_to_the_latest_version_and_is_flagged(translate, ser
     assert item["translation"]["votes"] == [1, 1, 1]
     assert texts(item)[0] == "<image>\nSolda üç ne var?"
     assert item["translation"]["flags"] == [["divided"], ["divided"]]
+
+
+@pytest.mark.parametrize(("voters", "ballots"), [(1, 1), (2, 2), (3, 2), (9, 2)])
+def test_of_two_versions_each_is_first_as_often(translate, server, voters, ballots):
+    server.recheck = lambda version: "OK" if "iki" in version["1"] else "1: better wording"
+    rounds = iter(("bir", "iki"))
+    server.refine = lambda version: {**version, "1": f"Solda {next(rounds)} ne var?"}
+    server.vote = lambda content: "A"
+    _, (item,) = translate(1, plan={"voters": voters})
+    assert steps(server)["vote"] == ballots
+    assert sum(item["translation"]["votes"]) == ballots
+    if ballots == 2:
+        assert item["translation"]["votes"] == [1, 1]
+        assert texts(item)[0] == "<image>\nSolda iki ne var?"
+
+
+@pytest.mark.parametrize("versions", [2, 3, 4])
+@pytest.mark.parametrize("voters", [0, 1, 3, 4, 9, 100])
+def test_no_two_ballots_are_alike_and_no_place_is_favoured(versions, voters):
+    orders = list(ballots(versions, voters))
+    assert len(set(orders)) == len(orders) <= voters
+    assert all(sorted(order) == list(range(versions)) for order in orders)
+    if voters >= versions:
+        assert len(orders) >= min(voters - versions + 1, math.factorial(versions))
+        for place in range(versions):
+            assert set(Counter(order[place] for order in orders).values()) == {len(orders) // versions}
+
+
+def test_a_conversation_that_is_held_back_fails_alone(translate, server, tmp_path):
+    held = chat_server.body(b'{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}')
+    server.faults = [held]
+    result, items = translate(4, max_failed_fraction=0.9)
+    assert (result.records, result.failed) == (len(items), 4 - len(items))
+    assert 0 < result.failed < 4
+
+
+def test_a_budget_that_cannot_be_counted_stops(translate, server):
+    server.count_tokens = False
+    with pytest.raises(ParrotError, match=r"counted no tokens for 1 replies, so --max-cost cannot be kept"):
+        translate(4, plan={"max_cost": 1.0, "price_in": 1.0})
+    assert len(server.bodies) == 1
 
 
 GARBLED = {

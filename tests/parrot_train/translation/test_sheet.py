@@ -113,6 +113,7 @@ def test_verdicts_and_corrections_are_applied(file, tmp_path, suffix, newline):
         (0, {"verdict": "corrected", "corrected": "Solda ne var?"}, "the correction lost '<image>'"),
         (1, {"verdict": "corrected", "corrected": "Solda 2 araba var."}, "lost 'https://example.org/0'"),
         (4, {"verdict": "corrected", "corrected": "Hangisi?\nA. kedi\nköpek\n<image>"}, "lost 'B.'"),
+        (1, {"verdict": "corrected", "corrected": "https://example.org/0 <image>"}, "another number of <image> marks"),
         (4, {"verdict": "corrected", "corrected": "Hangisi? A. kedi B. köpek <image>"}, "1 lines, its source 4"),
     ],
 )
@@ -129,6 +130,33 @@ def test_wrong_rows_are_told_together_and_nothing_is_written(file, tmp_path, pla
     assert words in str(caught.value)
     assert "the verdict is 'hm'" in str(caught.value)
     assert not (tmp_path / "final.json").exists()
+
+
+def test_what_a_spreadsheet_does_to_cells_is_no_change(tmp_path):
+    item = translated(0, id="000000033471")
+    code = "```a\r\nb```"
+    item["translation"]["source"] = [f"<image>\n{code} and", "1/2"]
+    item["conversations"][0]["value"] = f"<image>\n{code} ve" + "!" * 200_000  # more than csv reads unless told
+    path, sheet = tmp_path / "tr.json", tmp_path / "sheet.csv"
+    path.write_text(json.dumps([item]))
+    write_sheet(path, sheet, sample=None, flagged=False, seed=0, force=False)
+    csv.field_size_limit(1 << 27)
+    rows = rows_of(sheet)
+    rows[0] |= {"verdict": "corrected", "id": "33471", "corrected": f"<image>\n{code} da"}
+    rows[1] |= {"verdict": "ok", "id": "33471", "source": "01.Feb"}
+    save(sheet, rows)
+    csv.field_size_limit(131_072)
+    change, left = import_sheet(sheet, path, tmp_path / "final.json", force=False)
+    assert (left, change.verdicts) == (1, {"ok": 1, "corrected": 1})
+    (final,) = json.loads((tmp_path / "final.json").read_text())
+    assert final["conversations"][0]["value"] == "<image>\n```a\nb``` da"
+
+
+def test_pictures_are_found_from_where_the_corrected_file_stands(file, tmp_path):
+    sheet, output = tmp_path / "sheet.csv", tmp_path / "other" / "final.json"
+    write_sheet(file, sheet, sample=None, flagged=False, seed=0, force=False)
+    import_sheet(sheet, file, output, force=False)
+    assert [item["image"] for item in json.loads(output.read_text())] == [f"../pictures/{n}.png" for n in range(5)]
 
 
 @pytest.mark.parametrize("text", ['=HYPERLINK("http://x";"y")', "+1", "-1 araba", "@SUM(A1)", "'=1+1", "\t=1", "''a"])
