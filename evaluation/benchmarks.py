@@ -138,6 +138,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             measures=(
                 *_both("all", "kit scoring", "kit scoring: every row by itself", _ANY, "row"),
                 *_both("pairs", "paper scoring", _PAIRS_RIGHT, ("yes_no",), "pair"),
+                _OPEN,
                 _LANGUAGE,
             ),
             licence="CC BY-NC-SA 4.0",
@@ -150,6 +151,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             measures=(
                 *_both("circular", "circular", "kit scoring: all rotations of a question right", _ANY, "circle"),
                 *_both("all", "all rows", "every rotation by itself: rows right", _ANY, "row"),
+                _OPEN,
                 _LANGUAGE,
             ),
             licence="CC BY-NC-SA 4.0",
@@ -236,18 +238,36 @@ def find_files(benchmark: Benchmark, folder: Path, languages: tuple[str, ...]) -
 
 
 def present_files(benchmark: Benchmark, folder: Path, languages: tuple[str, ...]) -> dict[str, Path]:
-    """The file of every language that has one in ``folder``. Raises InputError where there is no folder."""
+    """The file of every language that has one in ``folder``, in any case, as named where there are several.
+
+    Raises InputError where there is no folder, or none of several is called as named.
+    """
     if not folder.is_dir():
         names = ", ".join(dict.fromkeys(benchmark.file_names(language)[0] for language in languages))
         raise InputError(f"{folder}: there is no such folder; give the one that holds {names} with --data")
-    present = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".tsv"}
+    present: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() == ".tsv":
+            present.setdefault(path.name.lower(), []).append(path)
     found = {}
     for language in languages:
-        names = (name.lower() for name in benchmark.file_names(language))
-        path = next((present[name] for name in names if name in present), None)
-        if path is not None:
-            found[language] = path
+        name = next((name for name in benchmark.file_names(language) if name.lower() in present), None)
+        if name is not None:
+            found[language] = _one_of(present[name.lower()], name)
     return found
+
+
+def _one_of(paths: list[Path], name: str) -> Path:
+    """Of files whose names differ only in case, the one that is called ``name`` to the letter, or the only one."""
+    if len(paths) == 1:
+        return paths[0]
+    exact = next((path for path in paths if path.name == name), None)
+    if exact is None:
+        raise InputError(
+            f"{paths[0].parent}: {' and '.join(path.name for path in paths)} differ only in case, and either may be "
+            f"meant; call the right one {name}"
+        )
+    return exact
 
 
 def choose_languages(benchmark: Benchmark, named: str | None, folder: Path | None) -> tuple[str, ...]:

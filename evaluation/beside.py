@@ -77,7 +77,8 @@ def _measures(result: Result, wanted: Sequence[str]) -> list[str]:
     if wanted:
         return [name for name in wanted if name in result.measures]
     first = next(iter(result.measures), None)
-    return [name for name in (first, f"{first}_kit", "pairs") if name in result.measures]
+    # Pairs may be the first that was counted.
+    return [name for name in dict.fromkeys((first, f"{first}_kit", "pairs")) if name in result.measures]
 
 
 def _entry(row: Sequence[Result], names: Sequence[str | None], column: Column) -> Entry | None:

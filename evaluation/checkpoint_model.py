@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parrot_evaluation.models import Model, ModelOptions, named
+from parrot_evaluation.models import Model, ModelOptions, limited, named
 from parrot_evaluation.runner import Question, Response
 from parrot_runtime.errors import InputError, TextError
 from parrot_runtime.image import preprocess, read_image
@@ -46,7 +46,7 @@ def open_checkpoint_model(folder: Path, options: ModelOptions, *, max_new_tokens
     dtype = options.dtype or "float32"
     checkpoint = open_checkpoint(folder, options.vision_tower)
     model = checkpoint.load_model().to(device=device, dtype=getattr(torch, _DTYPES[dtype])).eval()
-    reader = _Reader(checkpoint, model, device, max_new_tokens)
+    reader = _Reader(checkpoint, model, device, max_new_tokens, options.pixel_limit)
 
     def stream(questions: Iterable[Question]) -> Iterator[Response]:
         left = iter(questions)
@@ -54,7 +54,7 @@ def open_checkpoint_model(folder: Path, options: ModelOptions, *, max_new_tokens
             yield from reader.answers(batch)
 
     name = f"{folder.resolve().parent.name}-{folder.resolve().name} {dtype}"
-    return Model(name, _fingerprint(checkpoint, dtype, device), stream)
+    return Model(*limited(name, _fingerprint(checkpoint, dtype, device), options.pixel_limit), stream)
 
 
 def _device(wanted: str | None) -> "torch.device":
@@ -79,8 +79,15 @@ def _fingerprint(checkpoint: "Checkpoint", dtype: str, device: "torch.device") -
 class _Reader:
     """Questions to a batch of token ids and pixels, and what the model says to text."""
 
-    def __init__(self, checkpoint: "Checkpoint", model: "torch.nn.Module", device: "torch.device", limit: int) -> None:
-        self._model, self._device, self._limit = model, device, limit
+    def __init__(
+        self,
+        checkpoint: "Checkpoint",
+        model: "torch.nn.Module",
+        device: "torch.device",
+        limit: int,
+        max_pixels: int,
+    ) -> None:
+        self._model, self._device, self._limit, self._max_pixels = model, device, limit, max_pixels
         self._recipe = checkpoint.recipe
         self._image_tokens = model.config.image_tokens
         self._max_len = checkpoint.architecture.decoder.max_positions
@@ -93,7 +100,8 @@ class _Reader:
         for question in questions:
             try:
                 prompts.append(self._encode(question.text))
-                pictures.append(preprocess(read_image(question.image, name=question.name), self._recipe.image))
+                picture = read_image(question.image, max_pixels=self._max_pixels, name=question.name)
+                pictures.append(preprocess(picture, self._recipe.image))
             except InputError as error:
                 refused = named(error, question.name)
                 break

@@ -21,6 +21,7 @@ from parrot_evaluation.published import Published, find_published
 from parrot_evaluation.tsv import checksums
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.languages import parse_languages
+from parrot_runtime.publish import check_output
 
 # Seconds without a byte.
 _TIMEOUT = 60.0
@@ -46,6 +47,7 @@ def download(
     present = present_files(benchmark, folder, chosen) if folder.is_dir() else {}
     files = _published(benchmark, [language for language in chosen if language not in present])
     if files:
+        check_output(folder)
         folder.mkdir(parents=True, exist_ok=True)
         note(f"{benchmark.title}: licence: {benchmark.licence}; from {benchmark.source}")
     for file in files:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from parrot_evaluation.rejected import is_rejected, rejected_letters
 from parrot_evaluation.text import clean, normalise
-from parrot_evaluation.yes_no import Polarity, yes_no, yes_no_options
+from parrot_evaluation.yes_no import Polarity, told, yes_no, yes_no_options
 
 _KIT_SPACES = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 # Phrases of refusal that end the kit's search, wherever they stand, and the mark of a failed call, which skips letters.
@@ -87,6 +87,8 @@ def extract_letter(answer: str, options: Mapping[str, str], language: str) -> Ex
     """
     text = clean(answer)
     symbols = _symbols(options)
+    # 对 stands in 对不起 too, and in a question that the answer repeats.
+    spoken = told(answer, language) if yes_no_options(options) else text
     searches: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
         ("letters joined", lambda: _joined(text, symbols)),
         ("letter alone", lambda: _alone(text, symbols)),
@@ -95,7 +97,7 @@ def extract_letter(answer: str, options: Mapping[str, str], language: str) -> Ex
         ("letter in front", lambda: _in_front(text, symbols, options)),
         ("letter in brackets", lambda: _in_brackets(text, symbols)),
         ("yes or no", lambda: _said_yes_or_no(answer, options, language)),
-        ("option text inside", lambda: _texts_inside(text, options)),
+        ("option text inside", lambda: _texts_inside(spoken, options)),
         ("declared letter, loosely", lambda: _declared(text, symbols, firm=False)),
         ("lone capital", lambda: _lone_capital(text, symbols)),
     )

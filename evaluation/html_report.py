@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from parrot_evaluation.markup import Markup, element, join
+from parrot_evaluation.markup import Markup, element, isolated, join
 from parrot_evaluation.results import Figure, Result, shared_languages
+from parrot_evaluation.tsv import Row
 from parrot_evaluation.worst import Shown, thumbnail
+from parrot_runtime.errors import ImageError
 from parrot_runtime.languages import BY_CODE
 
 # Nothing an answer holds is longer than this on the page; its length is told.
@@ -26,7 +28,8 @@ class Chart:
 
 def page(results: Sequence[Result], samples: Sequence[Shown], charts: Sequence[Chart], *, side: int) -> str:
     """The whole page; ``samples`` are shown with pictures of at most ``side`` pixels."""
-    title = f"{results[0].benchmark}: {', '.join(result.label for result in results)}"
+    labels = [result.label for result in results]
+    title = f"{results[0].benchmark}: {', '.join(map(isolated, labels))}"
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     # Nothing runs or loads but what this file brings: a hostile answer could not, were it ever to become markup.
     policy = f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'"
@@ -40,7 +43,7 @@ def page(results: Sequence[Result], samples: Sequence[Shown], charts: Sequence[C
     )
     body = element(
         "body",
-        element("h1", title),
+        element("h1", f"{results[0].benchmark}: ", *_apart(labels, ", ")),
         element("p", "Per cent right [95 % interval, Wilson] (n).", class_="soft"),
         _runs(results),
         _charts(charts),
@@ -138,7 +141,7 @@ def _scores(results: Sequence[Result]) -> list[Markup]:
         if rows:
             header = ["score", *(f"{language} {measure}" for language, measure in columns)]
             notes = dict.fromkeys(note for score in scores for note in score["notes"])
-            caption = "; ".join((f"{result.label}: scores (n), which have no interval", *notes))
+            caption = "; ".join((f"{isolated(result.label)}: scores (n), which have no interval", *notes))
             tables.append(_table(header, rows, caption=f"{caption}."))
     return tables
 
@@ -163,7 +166,7 @@ def _groups(results: Sequence[Result], measure: str, level: str, codes: Sequence
         ]
         if found:
             header = [_header(code) for code in codes]
-            caption = f"{result.label}: {measure} by {level}"
+            caption = f"{isolated(result.label)}: {measure} by {level}"
             tables.append(_table([level, *header], found, caption=caption))
     return element("details", element("summary", f"by {level}"), *tables) if tables else Markup("")
 
@@ -220,9 +223,8 @@ def _select(name: str, values: dict[str, str], *, label: str | None = None) -> M
 
 def _sample(results: Sequence[Result], shown: Shown, side: int) -> Markup:
     row = shown.row
-    uri, width, height = thumbnail(row, side)
     spoken = {"lang": row.language, "dir": "auto"}
-    meta = " · ".join(filter(None, (row.language, row.l2_category, row.category, f"row {row.index}")))
+    meta = [text for text in (row.language, row.l2_category, row.category, f"row {row.index}") if text]
     question = "\n".join(filter(None, (row.hint, row.question)))
     answers = [
         element(
@@ -236,10 +238,10 @@ def _sample(results: Sequence[Result], shown: Shown, side: int) -> Markup:
     ]
     return element(
         "article",
-        element("img", src=uri, width=width, height=height, alt=f"The picture of row {row.index}", loading="lazy"),
+        _picture(row, side),
         element(
             "div",
-            element("p", meta, class_="meta"),
+            element("p", *_apart(meta, " · "), class_="meta"),
             element("p", _shortened(question), class_="question", **spoken),
             _expected(row),
             element("table", element("tbody", answers), class_="answers"),
@@ -251,7 +253,22 @@ def _sample(results: Sequence[Result], shown: Shown, side: int) -> Markup:
     )
 
 
-def _expected(row) -> Markup:
+def _picture(row: Row, side: int) -> Markup:
+    """The picture, or why there is none: a run that counts such rows as wrong has them among the worst."""
+    try:
+        uri, width, height = thumbnail(row, side)
+    except ImageError as error:
+        return element("p", str(error), class_="meta unseen")
+    return element("img", src=uri, width=width, height=height, alt=f"The picture of row {row.index}", loading="lazy")
+
+
+def _apart(texts: Sequence[str], mark: str) -> list[str]:
+    """``texts`` with ``mark`` between them, each by itself: Arabic ones side by side would else change places."""
+    parts = [part for text in texts for part in (mark, element("bdi", text))]
+    return parts[1:]
+
+
+def _expected(row: Row) -> Markup:
     spoken = {"lang": row.language, "dir": "auto"}
     if not row.options:
         return element("p", "right: ", element("span", _shortened(row.answer), class_="reference", **spoken))

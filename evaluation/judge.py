@@ -17,7 +17,7 @@ from typing import Any
 
 from parrot_evaluation.journal import EntryJournal
 from parrot_evaluation.scoring import Sample
-from parrot_runtime.endpoint import Options
+from parrot_runtime.endpoint import Options, RejectedError, Settings, read_key
 from parrot_runtime.errors import InputError
 
 OPTIONS = Options("--judge", "--judge-model", "--judge-key-env", "eval")
@@ -66,10 +66,16 @@ class Judge:
     prompt: str = PROMPT
     fields: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def url(self) -> str:
+        """Where requests go. Raises InputError for what is no address."""
+        return Settings(self.endpoint, options=OPTIONS).url
+
     def settings(self) -> dict[str, Any]:
-        """What of it changes the figures, for the report."""
+        """What of it changes the figures, for the report; of the address only a hash, since reports are passed on."""
         return {
             "model": self.model,
+            "address_sha256": hashlib.sha256(self.url.encode()).hexdigest(),
             "both_orders": self.both_orders,
             "prompt_sha256": hashlib.sha256(self.prompt.encode()).hexdigest(),
             "fields": dict(self.fields),
@@ -190,14 +196,16 @@ def _requests(sample: Sample, judge: Judge) -> Iterator[_Request]:
         texts = {"caption": sample.row.caption, "question": sample.row.question, "first": first, "second": second}
         # In one pass: an answer may hold "{second}" itself.
         content = re.sub(rf"{{({'|'.join(_PLACES)})}}", lambda place, texts=texts: texts[place[1]], judge.prompt)
+        # An answer may hold half a surrogate pair, which no request can carry: its number stands for it.
+        content = content.encode("utf-8", "backslashreplace").decode("utf-8")
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
-        whole = json.dumps([judge.model, messages, dict(judge.fields), MAX_TOKENS], sort_keys=True)
+        # Servers call different models by one name, so the address is part of what was asked.
+        whole = json.dumps([judge.url, judge.model, messages, dict(judge.fields), MAX_TOKENS], sort_keys=True)
         yield _Request(sample, reference_first, messages, hashlib.sha256(whole.encode()).hexdigest()[:32])
 
 
 def _replies(requests: Sequence[_Request], judge: Judge) -> Iterator[tuple[_Request, str | None, str | None]]:
     from parrot_evaluation.openai_client import ChatClient
-    from parrot_runtime.endpoint import RejectedError, Settings, read_key
 
     settings = Settings(judge.endpoint, options=OPTIONS)
     key = read_key(judge.key_env, "--judge-key-env")

@@ -20,6 +20,11 @@ def escape(text: str) -> Markup:
     return Markup(html.escape(safe, quote=True))
 
 
+def isolated(text: str) -> str:
+    """``text`` between U+2068 and U+2069, as ``<bdi>`` does where no element can stand: its direction is its own."""
+    return f"\u2068{text}\u2069"
+
+
 def element(name: str, /, *children: str | Iterable[str], **attributes: Attribute) -> Markup:
     """``<name …>children</name>``. Children are escaped unless they are Markup.
 

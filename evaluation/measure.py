@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,27 +72,33 @@ def run_benchmark(
     opened = open_model(str(model or default_bundle()), model_options, max_new_tokens=chosen.max_new_tokens, note=note)
     folder = output / chosen.name / run_name(opened, chosen, instruction)
     kept = Journal(folder / ANSWERS, anew=force, count_refused=bool(model_options.count_refused))
-    with closing(opened), kept as journal, progress_bar() as progress:
-        samples = evaluate(
-            chosen, read, opened, journal=journal, limit=limit, instruction=instruction, progress=progress
-        )
-    settings = {
-        "instruction": instruction,
-        "limit": limit,
-        "max_new_tokens": chosen.max_new_tokens,
-        "model_fingerprint": opened.fingerprint,
-    }
-    if refused := journal.refused(sample.row for sample in samples):
-        settings["refused"] = refused
-        note(f"{refused} of the questions were refused or could not be asked; they count as wrong")
-    scores = None
-    if judge is not None:
-        settings["judge"] = judge.settings()
-        scores = _judged_scores(samples, judge, folder / "judgements.jsonl", force=force)
-    report = build(chosen, read, samples, model=opened.name, settings=settings, scores=scores)
-    if earlier := set_aside(folder, report):
-        note(f"the report that stood there, of other questions, data or another judge, is now in {earlier}")
-    text = write_report(folder, report, samples)
+    with ExitStack() as answering:
+        answering.enter_context(closing(opened))
+        # Held until the report is written: another process with other questions would mix its files with these.
+        with kept as journal:
+            with progress_bar() as progress:
+                samples = evaluate(
+                    chosen, read, opened, journal=journal, limit=limit, instruction=instruction, progress=progress
+                )
+            # A judge can take long, and needs no model.
+            answering.close()
+            settings = {
+                "instruction": instruction,
+                "limit": limit,
+                "max_new_tokens": chosen.max_new_tokens,
+                "model_fingerprint": opened.fingerprint,
+            }
+            if refused := journal.refused(sample.row for sample in samples):
+                settings["refused"] = refused
+                note(f"{refused} of the questions were refused or could not be asked; they count as wrong")
+            scores = None
+            if judge is not None:
+                settings["judge"] = judge.settings()
+                scores = _judged_scores(samples, judge, folder / "judgements.jsonl", force=force)
+            report = build(chosen, read, samples, model=opened.name, settings=settings, scores=scores)
+            if earlier := set_aside(folder, report):
+                note(f"the report that stood there, of other questions, data or another judge, is now in {earlier}")
+            text = write_report(folder, report, samples)
     note(f"kept in {folder}")
     return text if as_json else tables.markdown(report, by_category=by_category)
 

@@ -38,6 +38,12 @@ _OPTIONS = (
         metavar="DIR",
         help="Vision encoder of a released checkpoint, where it is not beside it.",
     ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="The largest picture that a bundle or a checkpoint reads. [16000000]",
+    ),
     click.option("--model-name", metavar="NAME", help="The server's name of the model."),
     click.option("--api-key-env", metavar="VAR", help="Variable that holds the server's key; without it none is sent."),
     click.option("--timeout", type=_POSITIVE, metavar="S", help="For a server's whole answer. [120]"),

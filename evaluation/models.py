@@ -14,6 +14,7 @@ from typing import Literal
 from parrot_evaluation.journal import REFUSED
 from parrot_evaluation.runner import Question, Response
 from parrot_runtime.errors import ImageError, InputError, ParrotError, TextError
+from parrot_runtime.image import MAX_PIXELS
 from parrot_runtime.manifest import MANIFEST_NAME
 from parrot_runtime.parrot import Answer, Parrot
 
@@ -47,16 +48,17 @@ class ModelOptions:
 
     ``slots``: questions answered together: slots of a bundle, rows of a checkpoint's batch, requests under way to a
     server. ``dtype`` ``float32`` or ``bf16`` and ``device`` of a checkpoint, and the folder of its vision encoder where
-    it is not beside it. ``model_name`` is the server's name of its model, ``api_key_env`` the variable with the key;
-    ``body`` is JSON that goes into every request. ``count_refused`` counts what a server will not answer, and what
-    cannot be asked, as wrong. ``ray`` is the address of a cluster that a bundle or a checkpoint is run on, ``ray_cpus``
-    the CPUs of an actor.
+    it is not beside it. ``max_pixels`` of the largest picture that a bundle or a checkpoint reads. ``model_name`` is
+    the server's name of its model, ``api_key_env`` the variable with the key; ``body`` is JSON that goes into every
+    request. ``count_refused`` counts what a server will not answer, and what cannot be asked, as wrong. ``ray`` is the
+    address of a cluster that a bundle or a checkpoint is run on, ``ray_cpus`` the CPUs of an actor.
     """
 
     slots: int | None = None
     dtype: str | None = None
     device: str | None = None
     vision_tower: Path | None = None
+    max_pixels: int | None = None
     model_name: str | None = None
     api_key_env: str | None = None
     timeout: float | None = None
@@ -71,6 +73,11 @@ class ModelOptions:
         """Questions answered together."""
         return self.slots or TOGETHER[kind]
 
+    @property
+    def pixel_limit(self) -> int:
+        """Pixels of the largest picture that is read."""
+        return self.max_pixels or MAX_PIXELS
+
     def require_fit(self, kind: Kind, model: str) -> None:
         """Raise InputError for an option that says nothing of this ``kind`` of model."""
         for field in fields(self):
@@ -84,7 +91,7 @@ class ModelOptions:
 
 _FITS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("dtype", "device", "vision_tower"), ("checkpoint",)),
-    **dict.fromkeys(("ray", "ray_cpus"), ("bundle", "checkpoint")),
+    **dict.fromkeys(("max_pixels", "ray", "ray_cpus"), ("bundle", "checkpoint")),
     **dict.fromkeys(
         ("model_name", "api_key_env", "timeout", "retries", "requests_per_minute", "body"),
         ("server",),
@@ -141,7 +148,12 @@ def open_model(
         opened = open_checkpoint_model(Path(model), options, max_new_tokens=max_new_tokens)
     else:
         opened = open_bundle(
-            Path(model), max_new_tokens=max_new_tokens, slots=options.slots, threads=threads, note=note
+            Path(model),
+            max_new_tokens=max_new_tokens,
+            slots=options.slots,
+            max_pixels=options.pixel_limit,
+            threads=threads,
+            note=note,
         )
     return replace(opened, stream=refusals_counted(opened.stream)) if options.count_refused else opened
 
@@ -151,6 +163,7 @@ def open_bundle(
     *,
     max_new_tokens: int,
     slots: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
     note: Note = lambda _line: None,
 ) -> Model:
@@ -169,7 +182,7 @@ def open_bundle(
         def pairs() -> Iterator[tuple[object, str]]:
             for question in questions:
                 last[:] = [question]
-                yield parrot.picture(question.image, name=question.name), question.text
+                yield parrot.picture(question.image, max_pixels=max_pixels, name=question.name), question.text
 
         try:
             for answer in parrot.answers(pairs(), slots=slots, max_new_tokens=max_new_tokens):
@@ -183,7 +196,7 @@ def open_bundle(
     name, digest = identity(parrot, folder)
     if not exact and slots > 1:
         name, digest = f"{name}, {slots} slots", hashlib.sha256(f"{digest} {slots}".encode()).hexdigest()
-    return Model(name, digest, stream)
+    return Model(*limited(name, digest, max_pixels), stream)
 
 
 def identity(parrot: Parrot, folder: Path) -> tuple[str, str]:
@@ -191,6 +204,16 @@ def identity(parrot: Parrot, folder: Path) -> tuple[str, str]:
     # The manifest lists the hash of every file, and loading has checked them. Engines may answer otherwise than graphs.
     digest = hashlib.sha256((folder / MANIFEST_NAME).read_bytes() + parrot.backend.encode()).hexdigest()
     return f"{parrot.manifest.name} {parrot.manifest.precision}", digest
+
+
+def limited(name: str, fingerprint: str, max_pixels: int) -> tuple[str, str]:
+    """Name and fingerprint of a model that reads pictures of up to ``max_pixels``; at the usual limit they stay."""
+    if max_pixels == MAX_PIXELS:
+        return name, fingerprint
+    return (
+        f"{name}, up to {max_pixels} pixels",
+        hashlib.sha256(f"{fingerprint} {max_pixels} pixels".encode()).hexdigest(),
+    )
 
 
 def named(error: ParrotError, question: str) -> ParrotError:

@@ -11,7 +11,7 @@ from parrot_evaluation.measure import read_tables
 from parrot_evaluation.results import Result, choose_measure, read_results, shared_languages
 from parrot_evaluation.worst import data_uri, worst
 from parrot_runtime.errors import InputError
-from parrot_runtime.publish import publish_file
+from parrot_runtime.publish import check_output, publish_file
 
 _MOST_RUNS_ON_A_RADAR = 6
 
@@ -32,6 +32,7 @@ def publish_report(
 
     ``data`` is the folder of the benchmark's files, where the pictures are; it is not needed for no samples.
     """
+    check_output(output.parent)
     results = read_results(named)
     benchmarks = list(dict.fromkeys(result.benchmark for result in results))
     if len(benchmarks) > 1:

@@ -35,6 +35,8 @@ _TRIES = 3
 _AHEAD = 8
 # Seconds that others get to open the model once the first has; those that come later join in.
 _GRACE = 60.0
+# Seconds in which no actor gets a device until that is said, and until the run ends.
+_SAID, _PATIENCE = 30.0, 600.0
 _PLACE = re.compile(r"(?:ray://)?(.+):(\d+)")
 _PACKAGES = ("parrot-edge", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx")
 
@@ -94,7 +96,7 @@ def open_on_ray(model: str, options: ModelOptions, *, max_new_tokens: int, note:
     """The model in the folder ``model`` on the cluster at ``options.ray``.
 
     Raises InputError where ray is not installed, there is no such cluster or no room in it, or the nodes do not all
-    have the same model.
+    have the same model; ParrotError where all its devices stay in use.
     """
     try:
         import ray
@@ -109,7 +111,7 @@ def open_on_ray(model: str, options: ModelOptions, *, max_new_tokens: int, note:
         count, resources, where = _devices(ray, options.ray_cpus)
         request = Request(
             folder,
-            replace(options, ray=None, ray_cpus=None),
+            _for_actors(options),
             max_new_tokens,
             digest,
             None if "num_gpus" in resources else int(resources["num_cpus"]),
@@ -128,6 +130,14 @@ def open_on_ray(model: str, options: ModelOptions, *, max_new_tokens: int, note:
             ray.shutdown()
 
     return Model(pool.identity["name"], pool.identity["fingerprint"], pool.stream, close)
+
+
+def _for_actors(options: ModelOptions) -> ModelOptions:
+    """``options`` as an actor takes them: it has another working folder. A hub name is no folder and stays one."""
+    tower = options.vision_tower
+    if tower is not None and (tower / CONFIG_NAME).is_file():
+        tower = tower.resolve()
+    return replace(options, ray=None, ray_cpus=None, vision_tower=tower)
 
 
 def _connect(address: str) -> None:
@@ -192,20 +202,36 @@ class _Pool:
         self._make = ray.remote(Worker).options(**resources)
         self._actors: list[Any] = []
         self._idle: list[Any] = []
+        self._begun: list[Any] = []
         self._opening: dict[Any, Any] = {}
         self._running: dict[Any, tuple[Any, _Chunk]] = {}
         self._lost_in_a_row = 0
         self.identity: dict[str, Any] = {}
 
     def start(self) -> None:
-        """Start all actors, and wait for the first that is ready and a while for the others."""
+        """Start all actors, and wait for the first that is ready and a while for the others.
+
+        Raises ParrotError where none gets a device; opening the model takes as long as it takes.
+        """
         for _ in range(self._count):
             self._begin()
+        if not self._any_begun(_SAID):
+            self._note("no actor runs on the Ray cluster yet, its devices may be in use; waiting for one")
+            if not self._any_begun(_PATIENCE - _SAID):
+                self.close()  # or one that still waits takes a device for nothing
+                raise ParrotError(
+                    f"no actor could start on the Ray cluster within {_PATIENCE:g} s; see with `ray status` what is in "
+                    "use, and run the same command again once a device is free"
+                )
         deadline = None
         while self._opening and (deadline is None or time.monotonic() < deadline):
             self._take_in(1.0)
             if self._idle and deadline is None:
                 deadline = time.monotonic() + _GRACE
+
+    def _any_begun(self, seconds: float) -> bool:
+        """Whether within ``seconds`` an actor runs, or died of it, which `_take_in` tells."""
+        return bool(self._ray.wait(self._begun, num_returns=1, timeout=seconds)[0])
 
     def close(self) -> None:
         """End all actors."""
@@ -255,6 +281,7 @@ class _Pool:
     def _begin(self) -> None:
         actor = self._make.remote()
         self._actors.append(actor)
+        self._begun.append(actor.__ray_ready__.remote())
         self._opening[actor.open.remote(self._request)] = actor
 
     def _take_in(self, seconds: float) -> list[tuple[_Chunk, tuple[list[Response], ParrotError | None] | None]]:

@@ -9,6 +9,7 @@ from parrot_evaluation.benchmarks import Benchmark
 from parrot_evaluation.composite import Score, mme_scores
 from parrot_evaluation.published import compare
 from parrot_evaluation.scoring import Cell, Sample, Spread, cells, spreads
+from parrot_evaluation.text import printable
 from parrot_evaluation.tsv import Table
 
 SCHEMA_VERSION = 1
@@ -69,7 +70,8 @@ def build(
     disagreements = [s for s in samples if s.row.kind != "open" and s.kit != s.extraction.letter]
     if benchmark.composite == "mme":
         scores = mme_scores(found)
-    return Report(benchmark, model, settings, data, found, spreads(found), disagreements, list(scores or ()))
+    # A folder's name, and with it a model's, need not be UTF-8: nothing that was asked is lost to it.
+    return Report(benchmark, printable(model), settings, data, found, spreads(found), disagreements, list(scores or ()))
 
 
 def conditions(settings: Mapping[str, Any], data: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -129,4 +131,6 @@ def sample_data(sample: Sample) -> dict[str, Any]:
         "kit_letter": sample.kit,
         "kit_right": sample.kit_right if row.kind != "open" else None,
         "in_language": sample.in_language,
+        "sample": sample.asked,
+        "routing": sample.routing,
     }

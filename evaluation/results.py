@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parrot_evaluation.report import SCHEMA_VERSION
+from parrot_evaluation.text import printable
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import BY_CODE
 from parrot_runtime.strict import parse_json
@@ -102,12 +103,19 @@ class Result:
 
     @cached_property
     def answers(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """The journal by language and index: prompt and picture as ``sample``, and the ``routing``. Raises as above."""
+        """Of every judged answer, by language and index: prompt and picture as ``sample``, and the ``routing``.
+
+        They are those of the samples. An older version's samples lack them and the journal has them, which may have
+        been asked other questions since. Raises as above.
+        """
+        asked = {(each["language"], each["index"]): each for each in self.samples}
+        if all("sample" in each for each in asked.values()):
+            return asked
         # A report that was set aside lies below the journal that it shares with the one that took its place.
         here, above = self.folder / ANSWERS, self.folder.parent / ANSWERS
         path = above if above.is_file() and not here.is_file() else here
         entries = _lines(path, ("language", "index", "sample"), may_be_cut=True)
-        return {(entry["language"], entry["index"]): entry for entry in entries}
+        return {key: entry for entry in entries if (key := (entry["language"], entry["index"])) in asked}
 
 
 def read_results(named: Sequence[str]) -> list[Result]:
@@ -166,8 +174,7 @@ def _read(label: str, path: Path) -> Result:
         file = below[0]
     report = _report(file)
     # A model's name is whatever its folder or server calls it; beside others it is one line that stays in its place.
-    name = "".join(c if c.isprintable() else "\ufffd" for c in str(report["model"]))
-    result = Result(file.parent, label or name, report)
+    result = Result(file.parent, label or printable(str(report["model"])), report)
     try:
         result.figures  # noqa: B018 - read now, so that a broken report is told here
     except (KeyError, TypeError, ValueError) as error:

@@ -100,7 +100,8 @@ def _explain(parrot: Parrot, row: Row, text: str, sample: str, max_new_tokens: i
 class LanguageRouting:
     """A language's ``questions``: means over them of the experts' shares, of how far each moves the picture, of the
     routing's entropy (1: all experts alike) and of the attention on the question; the words that drew most of it; the
-    right answers, and those right and those changed without each expert."""
+    right answers, and those right and those changed without each expert. Of answers that are left to a judge none is
+    called right or wrong: both are None."""
 
     language: str
     questions: int
@@ -109,8 +110,8 @@ class LanguageRouting:
     entropy: float
     on_question: float
     words: tuple[tuple[str, float], ...]
-    right: int
-    right_without: tuple[int, ...]
+    right: int | None
+    right_without: tuple[int, ...] | None
     changed_without: tuple[int, ...]
 
 
@@ -128,6 +129,8 @@ def _summary(benchmark: Benchmark, found: Sequence[tuple[Row, Routed]], words: i
         for text, share in routed.words:
             drew[written.setdefault(normalise(text) or text, text)] += share / count
 
+    judged = benchmark.form == "judged"
+
     def right(answers: Iterator[str]) -> int:
         return sum(judge(row, answer, benchmark).right for (row, _), answer in zip(found, answers, strict=True))
 
@@ -139,8 +142,8 @@ def _summary(benchmark: Benchmark, found: Sequence[tuple[Row, Routed]], words: i
         entropy=sum(_entropy(routed.shares) for _, routed in found) / count,
         on_question=sum(1 - routed.rest for _, routed in found) / count,
         words=tuple(drew.most_common(words)),
-        right=right(routed.response for _, routed in found),
-        right_without=tuple(right(routed.without[e] for _, routed in found) for e in experts),
+        right=None if judged else right(routed.response for _, routed in found),
+        right_without=None if judged else tuple(right(routed.without[e] for _, routed in found) for e in experts),
         changed_without=tuple(sum(routed.without[e] != routed.response for _, routed in found) for e in experts),
     )
 

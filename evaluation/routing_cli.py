@@ -85,10 +85,6 @@ def markdown(title: str, summaries: Sequence[LanguageRouting]) -> str:
     def rows(heading: Sequence[str], cells: Callable) -> str:
         return table(["language", *heading], [[language(each.language), *cells(each)] for each in summaries])
 
-    def counts(each: LanguageRouting) -> list[str]:
-        without = zip(each.right_without, each.changed_without, strict=True)
-        return [_share(each.right, each), *(f"{_share(right, each)} ({changed})" for right, changed in without)]
-
     parts = {
         "Mean share of each expert; entropy 1 is all alike:": rows(
             ["n", *experts, "entropy"], lambda s: [str(s.questions), *map(_percent, s.shares), f"{s.entropy:.3f}"]
@@ -101,16 +97,31 @@ def markdown(title: str, summaries: Sequence[LanguageRouting]) -> str:
             ["on the question", "words"],
             lambda s: [_percent(s.on_question), ", ".join(f"{text} {share:.1%}" for text, share in s.words)],
         ),
-        "Right answers in per cent with all experts and without one, whose part goes to the others; in brackets, how "
-        "many answers changed:": rows(
-            ["n", "all", *(f"without {number + 1}" for number in range(len(experts)))],
-            lambda s: [str(s.questions), *counts(s)],
-        ),
+        **_without_each(summaries, rows),
         "How far the visual tokens move without an expert (root mean square, of their own):": rows(
             experts, lambda s: map(_percent, s.changes)
         ),
     }
     return "\n\n".join([f"## {title}", *(part for pair in parts.items() for part in pair)]) + "\n"
+
+
+def _without_each(summaries: Sequence[LanguageRouting], rows: Callable) -> dict[str, str]:
+    """What is lost without each expert; of answers that are left to a judge, only how many change."""
+    heading = [f"without {number + 1}" for number in range(len(summaries[0].shares))]
+    if summaries[0].right is None:
+        title = "How many answers changed without one expert, whose part goes to the others:"
+        return {title: rows(["n", *heading], lambda s: [str(s.questions), *map(str, s.changed_without)])}
+    title = (
+        "Right answers in per cent with all experts and without one, whose part goes to the others; in brackets, how "
+        "many answers changed:"
+    )
+
+    def counts(each: LanguageRouting) -> list[str]:
+        without = zip(each.right_without, each.changed_without, strict=True)
+        shares = [_share(each.right, each), *(f"{_share(right, each)} ({changed})" for right, changed in without)]
+        return [str(each.questions), *shares]
+
+    return {title: rows(["n", "all", *heading], counts)}
 
 
 def _percent(share: float) -> str:

@@ -8,7 +8,7 @@ during training::
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
@@ -98,14 +98,14 @@ def evaluate(
     """
     rows = [row for table in tables for row in select(table, benchmark, limit)]
     texts = {id(row): prompt(row, benchmark, instruction) for row in rows}
-    answers: dict[int, str] = {}
+    answers: dict[int, Entry] = {}
     waiting = []
     for row in rows:
         entry = journal.find(row, texts[id(row)]) if journal else None
         if entry is None:
             waiting.append(row)
         else:
-            answers[id(row)] = entry.response
+            answers[id(row)] = entry
     progress(len(answers), len(rows))
     if waiting:
         stream = ask.stream if hasattr(ask, "stream") else batched(ask)
@@ -115,14 +115,14 @@ def evaluate(
             if response is None:
                 given = sum(id(each) in answers for each in waiting)
                 raise ParrotError(f"the model gave {given} answers to {len(waiting)} questions; expected one for each")
+            answers[id(row)] = entry = _entry(row, texts[id(row)], response)
             if journal:
-                journal.add(_entry(row, texts[id(row)], response))
-            answers[id(row)] = response.text
+                journal.add(entry)
             progress(len(answers), len(rows))
         # Taking one more is also what lets a stream come to its end.
         if next(responses, None) is not None:
             raise ParrotError(f"the model gave more than {len(waiting)} answers; expected one for each question")
-    return [judge(row, answers[id(row)], benchmark) for row in rows]
+    return [_judged(row, answers[id(row)], benchmark) for row in rows]
 
 
 def batched(ask: Ask) -> Callable[[Iterable[Question]], Iterator[Response]]:
@@ -147,6 +147,10 @@ def batched(ask: Ask) -> Callable[[Iterable[Question]], Iterator[Response]]:
 
 def _question(row: Row, text: str) -> Question:
     return Question(row.image_bytes, text, row.language, f"{row.language} row {row.index} (line {row.line})")
+
+
+def _judged(row: Row, entry: Entry, benchmark: Benchmark) -> Sample:
+    return replace(judge(row, entry.response, benchmark), asked=entry.sample, routing=entry.routing)
 
 
 def _entry(row: Row, text: str, response: Response) -> Entry:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from parrot_evaluation.benchmarks import Benchmark, Measure
 from parrot_evaluation.extract import Extraction, extract_letter, kit_letter, kit_yes_no
-from parrot_evaluation.text import normalise
+from parrot_evaluation.text import equal
 from parrot_evaluation.tsv import Row
 from parrot_evaluation.yes_no import yes_no
 from parrot_runtime.errors import InputError
@@ -24,7 +24,8 @@ class Sample:
     """A row with its answer, judged.
 
     ``kit`` and ``extraction`` are the option each extraction reads (None and no letter for an open question);
-    ``in_language`` is None where the answer's language cannot be determined.
+    ``in_language`` is None where the answer's language cannot be determined. ``asked`` is the fingerprint of prompt and
+    picture, ``routing`` the share of each expert, where they are known.
     """
 
     row: Row
@@ -33,6 +34,8 @@ class Sample:
     extraction: Extraction
     right: bool
     in_language: bool | None
+    asked: str = ""
+    routing: tuple[float, ...] | None = None
 
     @property
     def kit_right(self) -> bool:
@@ -85,8 +88,7 @@ def judge(row: Row, response: str, benchmark: Benchmark) -> Sample:
     if benchmark.form == "judged":
         return Sample(row, response, None, Extraction(None, "left to the judge"), False, spoken)
     if row.kind == "open":
-        right = normalise(response) == normalise(row.answer)
-        return Sample(row, response, None, Extraction(None, "open answer"), right, spoken)
+        return Sample(row, response, None, Extraction(None, "open answer"), equal(response, row.answer), spoken)
     if row.yes_no is not None and benchmark.yes_no == "plain":
         said, kit_said = yes_no(response, row.language), kit_yes_no(response)
         kit = row.yes_no.get(kit_said) if kit_said else None

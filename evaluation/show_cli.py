@@ -34,13 +34,14 @@ def tables(results, numbers, measures, kind, output, force) -> None:
     from parrot_evaluation.beside import paper_beside
     from parrot_evaluation.paper_tables import parse_numbers
     from parrot_evaluation.results import read_results
+    from parrot_runtime.publish import check_output, publish_file
 
+    if output is not None:
+        check_output(output.parent)
     text = paper_beside(read_results(results), parse_numbers(numbers), measures, kind)
     if output is None:
         click.echo(text, nl=False)
     else:
-        from parrot_runtime.publish import publish_file
-
         with publish_file(output, force=force) as file:
             file.write(text.encode("utf-8", "backslashreplace"))
 
@@ -142,7 +143,9 @@ def _draw(kind, named, output, *, measure=None, **more) -> None:
     from parrot_evaluation import charts
     from parrot_evaluation.results import choose_measure, read_results
     from parrot_runtime.plotting import check_format, fonts, save
+    from parrot_runtime.publish import check_output
 
+    check_output(output["output"].parent)
     results = read_results(named)
     check_format(output["output"])
     if kind in ("radar", "bars", "erosion"):
@@ -175,8 +178,10 @@ def tsne(model, benchmark, data, languages, limit, seed, perplexity, **output) -
     from parrot_evaluation.features import tsne as draw
     from parrot_evaluation.measure import read_tables
     from parrot_runtime.plotting import check_format, fonts, native_names, save
+    from parrot_runtime.publish import check_output
 
     check_format(output["output"])
+    check_output(output["output"].parent)
     chosen = find_benchmark(benchmark)
     codes = choose_languages(chosen, languages, data)
     points = gather(model, chosen, read_tables(chosen, data, codes), limit)

@@ -1,5 +1,6 @@
 """Reports as Markdown that a terminal shows well: columns are aligned, Chinese counted as double width."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from parrot_runtime.languages import BY_CODE
 
 _NOTHING = "–"
 _SHOWN_DISAGREEMENTS = 20
+# What Markdown reads in the middle of a line; an address is a link by its colon. The bar is escaped in every cell.
+_MARKS = re.compile(r"[\\`*_{}\[\]<>&~$#!]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
 def markdown(report: Report, *, by_category: bool = False) -> str:
@@ -50,9 +53,9 @@ def disagreements(report: Report) -> str:
     ]
     header = ["language", "index", "right", "kit", "ours", "rule", "answer"]
     rows = [
-        (s.row.language, s.row.index, s.row.answer, s.kit or _NOTHING, ours.letter or _NOTHING, ours.rule, s.response)
+        (s.row.language, s.row.index, s.row.answer, s.kit or _NOTHING, ours.letter or _NOTHING, ours.rule, answer)
         for s in report.disagreements[:_SHOWN_DISAGREEMENTS]
-        for ours in (s.extraction,)
+        for ours, answer in ((s.extraction, _literal(s.response)),)
     ]
     shown = "All of them:" if total <= _SHOWN_DISAGREEMENTS else f"The first {len(rows)}; all are in samples.jsonl:"
     parts = (f"{title}.", "By the rule that decided:", table(["rule", *report.languages], counts), shown)
@@ -91,6 +94,11 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 def _plain(text: str) -> str:
     """One line that cannot break the table."""
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _literal(text: str) -> str:
+    """What a model said, as it said it: neither Markdown nor HTML, no link and no picture."""
+    return _MARKS.sub(r"\\\g<0>", text)
 
 
 def _width(text: str) -> int:

@@ -217,10 +217,25 @@ def _records(path: Path, form: Form) -> tuple[list[tuple[int, dict[str, str]]], 
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; expected a TSV file in UTF-8") from error
+        # Where the decoder stopped is counted from a chunk of its own.
+        raise InputError(f"{path}: line {_undecodable(path)}: not UTF-8; expected a TSV file in UTF-8") from error
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num}: broken TSV ({error}); get the file again") from error
     return records, sha256, md5
+
+
+def _undecodable(path: Path) -> int:
+    """The first line of a file that is not UTF-8."""
+    number = 0
+    with path.open("rb") as file:
+        # A lone carriage return ends a line too, as csv counts them.
+        for line in (line for part in file for line in part.splitlines()):
+            number += 1
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                break
+    return number
 
 
 def _header(path: Path, names: list[str], form: Form) -> list[str]:

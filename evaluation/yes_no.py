@@ -12,7 +12,7 @@ Polarity = Literal["yes", "no"]
 _WORDS: dict[str, dict[Polarity, tuple[str, ...]]] = {
     "en": {"yes": ("yes", "yeah", "yep"), "no": ("no", "nope")},
     "zh": {
-        "yes": ("是的", "是", "对的", "对", "有的", "有", "没错", "正确"),
+        "yes": ("是的", "是", "对的", "对", "有的", "有", "没错", "不错", "正确"),
         "no": ("不是的", "不是", "不对", "不", "没有", "没", "否", "错误", "错"),
     },
     "pt": {"yes": ("sim",), "no": ("não", "nao")},
@@ -37,6 +37,43 @@ _LAST_WORD: dict[str, dict[str, Polarity]] = {
     "tr": {"var": "yes", "vardir": "yes", "yok": "no", "yoktur": "no", "değil": "no", "değildir": "no"}
 }
 _WORD = re.compile(r"[^\W\d_]+")
+
+# What holds a yes or no word and says neither, after `fold` (which makes one letter of ı and i): it is not read.
+_NOT_MEANT = {
+    "en": r"\bno (?:doubt|matter|wonder)\b|\bor no\b",
+    "zh": r"对不起|对[比于面象应称话方]|[面相针反绝]对|有没有|有[些时点关限]|所有|是不是|不好意思|淹没|没问题"
+    r"|没关系|否则|不[仅但只止过少久]|不同的|不远处|不锈钢|(?:正确|错误)的?(?:答案|回答|选项)(?:应该|应)?(?:是|为)?",
+    "pt": r"\bnão há dúvidas?\b|\bnão (?:só|apenas|somente)\b|\bou não\b",
+    # "No doubt", "must", "still", "especially", "or not"; "both of" and "for the sake of" are spelt like no and yes.
+    "ar": r"\bلا (?:شك|بد|سيما|[يت]زال\w*)\b|\bأ[مو] لا\b|\bكلا(?= ال)|\bمن أجل\b",
+    "tr": r"\b(?:şüphe|kuşku)(?:m|muz|ya yer)? yok(?:tur)?\b",
+    "ru": r"\bда(?=,? нет\b)|\bили нет\b|\bнет (?:никаких )?сомнени\w+",
+}
+# What says that nothing can be said: only a yes or no word that opens the answer before it counts.
+_UNSURE = {
+    "en": r"\bno (?:idea|clue|information|way (?:to (?:tell|know|say|determine)|of (?:telling|knowing))"
+    r"|(?:image|picture|photo)(?: (?:was|is|has been))? (?:provided|attached|given|uploaded))\b"
+    r"|(?:\bcannot|\bcan not|\bcan['’]t|\bunable to|\bimpossible to) (?:be )?(?:\w+ )?"
+    r"(?:tell|say|determined?|answer|confirm|know|help|assist|sure|certain)\b",
+    "zh": r"[是能可]否(?!定)(?=\w)|与否|看不太?清|不好说|不一定|没有?足够的?(?:信息|证据|依据|线索|细节)"
+    r"|(?:不(?:太|很|是很|能|敢|可能|够)?|无法|难以|没法|没办法)(?:够|准确|完全|直接)?"
+    r"(?:知道|确定|确认|肯定|清楚|判断|判定|断定|回答|辨认|辨别|分辨|识别|看清|得知|提供|帮|协助)",
+    "pt": r"\bnão (?:sei|tenho certeza|está claro|há (?:como|informaç\w+))\b"
+    r"|\bnão (?:é possível|consigo|posso|se pode|dá para) (?:\w+ )?"
+    r"(?:determinar|dizer|saber|responder|afirmar|confirmar|identificar|ajudar|ter certeza)\b"
+    r"|\b(?:é )?(?:difícil|impossível) (?:dizer|determinar|saber)\b",
+    "ar": r"\bلا (?:أعرف|أعلم|أدري)\b|\bلست متأكد|\bمن (?:الصعب|المستحيل)\b|\bغير واضح"
+    r"|\bلا (?:يمكن\w*|أستطيع|نستطيع) (?:\w+ )?"
+    r"(?:تحديد|التحديد|معرفة|الإجابة|الجزم|التأكد|تأكيد|القول|الحكم|المساعدة|مساعدت\w*)",
+    "tr": r"\bbilmiyorum\b|\b(?:emin|belli) değil\w*|\b(?:fikrim|bilgim|(?:yeterli|yeterince) bilgi) yok(?:tur)?\b"
+    r"|(?:mek|mak) (?:\w+ )?(?:mümkün değil(?:dir)?|imk[aâ]nsiz\w*)",
+    "ru": r"\bне (?:знаю|уверен\w*|могу (?:\w+ )?(?:сказать|определить|ответить|помочь|утверждать))\b"
+    r"|\bневозможно\b|\b(?:трудно|сложно) (?:сказать|определить)\b"
+    r"|\bнет (?:уверенности|возможности|информации|данных)\b",
+}
+_CLAUSE_ENDS = re.compile(r"(?<=[,.。،؛!;:?؟\n])")
+# A question is more than one word; Chinese does not part its words.
+_SEVERAL_WORDS = re.compile(r"\w\s+\w|[\u3400-\u9fff]")
 
 
 def _index(table: Mapping[Polarity, tuple[str, ...]]) -> dict[str, Polarity]:
@@ -63,25 +100,53 @@ def yes_no(answer: str, language: str) -> Polarity | None:
     """What an answer to a Yes/No question asked in ``language`` says; None where it says neither, or both.
 
     A leading word decides (``Hayır, resimde …``), then the only kind of yes or no word anywhere; an English Yes or No
-    is taken in any language (that it is English is measured apart, as the answer's language).
+    is taken in any language (that it is English is measured apart, as the answer's language). What the answer asks, and
+    words that only hold a yes or no (``对不起``, ``no doubt``), are not read; one that cannot tell says neither.
     """
     whole = polarity(answer)
     if whole is not None:
         return whole
-    text = fold(answer)
+    text, unsure = _told(answer, language)
+    lead = _leading(text, language)
+    if unsure or lead is not None:
+        return lead or _english_aside(text)
     if language == "zh":
         return _chinese(text) or _english_aside(text)
     words = _WORD.findall(text)
-    if not words:
-        return None
     strong = _STRONG[language]
-    # "No" opens a Portuguese place ("No centro …"), but _STRONG["pt"] does not hold it.
-    if words[0] in strong:
-        return strong[words[0]]
     said = {strong[word] for word in words if word in strong}
     if len(said) == 1:
         return said.pop()
-    return _LAST_WORD.get(language, {}).get(words[-1]) or _english_aside(text)
+    return _LAST_WORD.get(language, {}).get(words[-1] if words else "") or _english_aside(text)
+
+
+def told(answer: str, language: str) -> str:
+    """What of an answer to a Yes/No question can say yes or no, folded; nothing where it says that it cannot tell."""
+    text, unsure = _told(answer, language)
+    return "" if unsure else text
+
+
+def _told(answer: str, language: str) -> tuple[str, bool]:
+    """The answer without its questions and what is not meant, and whether it is unsure: then only up to where it says
+    so."""
+    clauses = _CLAUSE_ENDS.split(fold(answer))
+    text = "".join(clause for clause in clauses if clause[-1:] not in ("?", "؟") or not _SEVERAL_WORDS.search(clause))
+    if language not in _UNSURE:
+        return text, False
+    text = re.sub(_NOT_MEANT[language], " ", text)
+    unsure = re.search(_UNSURE[language], text)
+    return (text, False) if unsure is None else (text[: unsure.start()], True)
+
+
+def _leading(text: str, language: str) -> Polarity | None:
+    """What the first word says; in Chinese, which puts no spaces, the longest word that the text begins with."""
+    words = _STRONG[language]
+    if language == "zh":
+        start = re.sub(r"^\W+", "", text)
+        return next((words[word] for word in sorted(words, key=len, reverse=True) if start.startswith(word)), None)
+    first = _WORD.search(text)
+    # "No" opens a Portuguese place ("No centro …"), but _STRONG["pt"] does not hold it.
+    return None if first is None else words.get(first[0])
 
 
 def _english_aside(text: str) -> Polarity | None:
@@ -91,12 +156,7 @@ def _english_aside(text: str) -> Polarity | None:
 
 
 def _chinese(text: str) -> Polarity | None:
-    """Chinese puts no spaces: the longest leading word decides, then a negation anywhere, then an affirmation."""
-    words = _STRONG["zh"]
-    lead = re.sub(r"^\W+", "", text)
-    for word in sorted(words, key=len, reverse=True):
-        if lead.startswith(word):
-            return words[word]
-    if re.search("没有|没|不是|不|否", text):
+    """A negation anywhere, then an affirmation; ``没错`` and ``不错`` affirm."""
+    if re.search("[没不](?!错)|否", text):
         return "no"
-    return "yes" if re.search("是的|有|对的", text) else None
+    return "yes" if re.search("是的|有|对的|[没不]错", text) else None

@@ -35,7 +35,7 @@ MAX_BYTES = 64 << 20
 # A strip picture is mostly padding: the padded square may hold this many times the pixels a picture may.
 _PADDING_FACTOR = 16
 _STRIP_PIXELS = 1 << 22
-_HIGHER = "raise the limit (--max-pixels of parrot-run, data.max_pixels of a training)"
+_HIGHER = "raise the limit (--max-pixels of parrot-run and parrot-eval, data.max_pixels of a training)"
 _WHITE = (255, 255, 255)
 
 # First bytes -> Pillow's name of the format. The plugin is chosen here, so that no other parser sees the bytes.

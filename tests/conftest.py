@@ -18,3 +18,13 @@ def own_state(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(scope="session")
+def nano_questions(tmp_path_factory) -> Path:
+    """Nano's held-out questions, as VLMEvalKit's tables."""
+    from parrot_train.nano.write import ensure_evaluation
+
+    folder = tmp_path_factory.mktemp("questions") / "nano"
+    ensure_evaluation(folder)
+    return folder

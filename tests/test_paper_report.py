@@ -1,6 +1,7 @@
 """The study's report: its tables, its verdicts, its figures as data, and going on from them elsewhere."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ from click.testing import CliRunner
 
 from parrot_benchmarks.paper import tables
 from parrot_benchmarks.paper.__main__ import main
-from parrot_benchmarks.paper.study import Study
-from parrot_benchmarks.paper.variants import OTHERS, VARIANTS, Comparison
+from parrot_benchmarks.paper.study import SEEDS, Study, chosen_variants, jobs
+from parrot_benchmarks.paper.variants import CLAIMS, OTHERS, VARIANTS, Comparison
 from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
 
@@ -99,6 +100,7 @@ def test_results_made_elsewhere_are_taken_and_not_made_again(tmp_path):
         {"variant": "nope"},
         {"variant": "../../evil"},
         {"seed": "1"},
+        {"seed": 11},
         {"training": {}},
         {"training": None},
         {"cells": [{"level": "all"}]},
@@ -114,6 +116,31 @@ def test_what_is_no_result_is_not_taken(tmp_path, change):
     (tmp_path / "figures.json").write_text("[]")
     with pytest.raises(InputError, match="expected the"):
         mine.take(tmp_path / "figures.json")
+
+
+def test_results_of_another_recipe_are_in_no_report(tmp_path):
+    mine, other = study(tmp_path), canned("parrot", 1, {})
+    other["training"] = other["training"] | {"overrides": ["model.alpha=9"]}
+    write(mine, canned("llava", 1, {}), other)
+    done = CliRunner().invoke(main, ["report", "-o", str(tmp_path), "--into", str(tmp_path / "report.md")])
+    assert done.exit_code == 2
+    assert "parrot.1.json: was measured with" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "report.md").exists()
+    # And in the same words as where they would be gone on with.
+    with pytest.raises(InputError) as refused:
+        jobs(mine, chosen_variants(()), (1,))
+    assert str(refused.value) in done.stderr
+
+
+def test_more_seeds_than_the_report_has_quantiles_for_are_refused(tmp_path):
+    mine = study(tmp_path)
+    write(mine, *(canned(name, seed, {"tr": seed}) for name in ("parrot", "llava") for seed in range(1, SEEDS + 1)))
+    assert f", {SEEDS} seeds" in tables.document(mine)
+    write(mine, canned("parrot", SEEDS + 1, {}), canned("llava", SEEDS + 1, {}))
+    with pytest.raises(InputError, match=r"llava\.11\.json: has seed 11; expected 1 to 10"):
+        tables.document(mine)
+    assert CliRunner().invoke(main, ["--plan", "--seeds", str(SEEDS + 1), "-o", str(tmp_path)]).exit_code == 2
 
 
 def test_a_damaged_study_is_told(tmp_path):
@@ -150,3 +177,25 @@ def test_verdicts_need_seeds_that_agree(tmp_path):
     assert tables.difference(results, Comparison("parrot", "swiglu")) is None
     assert tables.Difference((-3.0, -3.1, -2.9)).verdict == tables.NOT
     assert tables.Difference((3.0,)).verdict == tables.OPEN
+
+
+def test_what_was_not_asked_is_a_dash(tmp_path):
+    mine = study(tmp_path)
+    results = [canned(name, seed, {"zh": 20 + seed}) for name in ("parrot", "llava") for seed in (1, 2)]
+    for result in results:
+        for cell in result["cells"]:
+            if cell["measure"] == "pairs" or (cell["language"], cell["measure"]) != ("zh", "choice"):
+                cell["total"] = 0
+    write(mine, *results)
+    text = tables.document(mine)
+    # 21 and 22 of 60: 35 and 36.67 per cent. English was not asked, nor were Yes/No pairs.
+    assert "| LLaVA, multilingual data | 5,000 | 2 | – | 35.8 ± 1.2 | – | – | – | – | 35.8 ± 1.2 |" in text
+    assert "| LLaVA, multilingual data | 35.8 ± 1.2 | – | – | – |" in text
+    assert not re.search(r"\bnan\b", text)
+    found = tables.results_of(mine)
+    assert tables.difference(found, Comparison("parrot", "llava", "x", ("zh", "tr"))).points == (0.0, 0.0)
+    nothing = tables.difference(found, Comparison("parrot", "llava", "x", ("tr",)))
+    assert (nothing.points, nothing.interval, nothing.verdict) == ((), None, tables.OPEN)
+    claim = next(claim for claim in CLAIMS if claim.key == "a")
+    told = tables._sentence(claim, Comparison("parrot", "llava", "x", ("tr",)), nothing, nothing.verdict)
+    assert told == "X (*Parrot* less *LLaVA, multilingual data*, tr): – points (no questions): **cannot be told**."

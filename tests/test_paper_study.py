@@ -2,43 +2,24 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from parrot_benchmarks.paper import runner, tables
 from parrot_benchmarks.paper.__main__ import main
-from parrot_benchmarks.paper.answering import translating
-from parrot_benchmarks.paper.backbones import folder_of, make_encoder, make_language_model
-from parrot_benchmarks.paper.dictionary import FORMS, Dictionary
 from parrot_benchmarks.paper.job import overrides
-from parrot_benchmarks.paper.mixtures import installed, question_mask
-from parrot_benchmarks.paper.study import Study, chosen_variants, conversations, jobs
-from parrot_benchmarks.paper.variants import CLAIMS, OTHERS, VARIANTS, Variant
-from parrot_evaluation.benchmarks import find_benchmark
-from parrot_evaluation.prompts import prompt
-from parrot_evaluation.runner import Question
-from parrot_evaluation.text import normalise
-from parrot_evaluation.tsv import read_tsv
+from parrot_benchmarks.paper.job import run as run_job
+from parrot_benchmarks.paper.study import Study, chosen_variants, conversations, jobs, output
+from parrot_benchmarks.paper.variants import CLAIMS, VARIANTS
 from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.languages import CODES
-from parrot_runtime.prompt import PromptEncoder, Turn
 from parrot_train.config_files import load_config
-from parrot_train.model.configuration import ParrotConfig
-from parrot_train.nano.backbones import shipped
-from parrot_train.nano.grammar import GRAMMARS
-from parrot_train.nano.questions import value_question
-from parrot_train.nano.scenes import scenes
-from parrot_train.nano.vision_backbone import words
-from parrot_train.nano.write import ensure_evaluation
 
 
 def study(folder: Path, **changes) -> Study:
@@ -108,6 +89,67 @@ def test_a_result_of_another_recipe_or_study_is_refused(tmp_path):
         jobs(mine, [parrot], (1,))
 
 
+def keep(where: Study, name: str, seed: int = 1) -> None:
+    where.keep_result({"variant": name, "seed": seed, "training": VARIANTS[name].training})
+
+
+SHARED = ("llava-english", "translated-0", "translated-0.1", "translated-0.3")
+
+
+def test_a_stage_2_has_one_folder_however_many_of_its_variants_are_answered(tmp_path):
+    mine, variants = study(tmp_path), [VARIANTS[name] for name in SHARED]
+    folders = set()
+    for done, name in enumerate(SHARED):
+        last = jobs(mine, variants, (1,))[-1]
+        assert last.what == "+".join(SHARED[done:])
+        folders.add(output(mine, last))
+        keep(mine, name)
+    assert folders == {mine.work / "stage2-llava-english-1"}
+    assert output(mine, jobs(mine, variants, (2,))[-1]) not in folders
+    every = [output(mine, each) for each in jobs(study(tmp_path / "new"), chosen_variants(()), (1, 2))]
+    assert len(set(every)) == len(every)
+
+
+def test_variants_whose_result_is_there_are_not_answered_again(tmp_path, monkeypatch):
+    mine, trained, answered = study(tmp_path), [], []
+
+    def train(_study, variant, _stage, _seed, folder):
+        folder.mkdir(parents=True)
+        trained.append(variant.name)
+        return dict.fromkeys(("samples", "languages", "parameters", "steps", "loss"), 0)
+
+    monkeypatch.setattr("parrot_benchmarks.paper.job._train", train)
+    monkeypatch.setattr("parrot_benchmarks.paper.answering.open_checkpoint", lambda folder, *, max_new_tokens: None)
+
+    def measured(variant, *_, **__):
+        answered.append(variant.name)
+        return []
+
+    monkeypatch.setattr("parrot_benchmarks.paper.answering.measured", measured)
+    last = jobs(mine, [VARIANTS[name] for name in SHARED], (1,))[-1]
+    for name in SHARED[:2]:
+        keep(mine, name)
+    for _ in range(2):  # the second time there is nothing left to do
+        run_job(mine, last, lambda line: None)
+        assert answered == list(SHARED[2:])
+        assert len(trained) == 1
+    assert not output(mine, last).exists()
+
+
+def test_weights_that_no_variant_needs_are_leftovers(tmp_path):
+    mine = study(tmp_path)
+    left, others = mine.stage2("translated-0.3", 1), [mine.stage2("parrot", 1), mine.work / "stage2-of-my-own"]
+    for folder in (left, *others):
+        folder.mkdir(parents=True)
+    for name in SHARED:
+        runner._remove_leftovers(mine)
+        assert left.is_dir()
+        keep(mine, name)
+    runner._remove_leftovers(mine)
+    assert not left.exists()
+    assert all(folder.is_dir() for folder in others)
+
+
 def test_the_plan_says_what_and_how_long_and_does_nothing(tmp_path):
     result = CliRunner().invoke(main, ["--plan", "--only", "a", "--workers", "2", "-o", str(tmp_path / "study")])
     assert result.exit_code == 0, result.output
@@ -122,149 +164,6 @@ def test_the_plan_says_what_and_how_long_and_does_nothing(tmp_path):
     refused = CliRunner().invoke(main, ["--plan", "--questions", "5", "-o", str(tmp_path)])
     assert refused.exit_code == 2
     assert "holds a study with" in refused.output
-
-
-# --- translation ----------------------------------------------------------------------------------------------------
-def test_without_faults_lists_come_back_as_the_language_says_them():
-    for code in OTHERS:
-        dictionary, checked = Dictionary(code, 0.0, 1), 0
-        for number, scene in enumerate(islice(scenes("held-out", seed="dictionary"), 40)):
-            for name in ("object", "describe", "report", "background", "at_position", "position"):
-                pair = [value_question(name, "open", scene, GRAMMARS[c], random.Random(number)) for c in ("en", code)]
-                if None not in pair:
-                    assert normalise(dictionary.answer(pair[0].answer)) == normalise(pair[1].answer)
-                    checked += 1
-        assert checked > 150
-
-
-def test_the_stated_share_of_words_is_wrong_or_missing():
-    assert len(FORMS) == 61
-    dictionary = Dictionary("tr", 0.3, 1)
-    for faults in (dictionary.to_english, dictionary.from_english):
-        assert len(faults) == 18
-        assert sum(other is None for other in faults.values()) == 9
-        assert all(other is None or (other[0] == word[0] and other != word) for word, other in faults.items())
-    assert dictionary.to_english != dictionary.from_english
-
-
-def test_a_wrong_word_is_another_and_a_missing_one_stays():
-    dictionary = Dictionary("tr", 0.0, 1)
-    dictionary.from_english |= {("kind", 0): ("kind", 2), ("kind", 8): None}  # apple → pear, car missing
-    dictionary.to_english |= {("kind", 0): ("kind", 2), ("kind", 8): None}
-    assert dictionary.answer("An apple.") == "Bir armut."
-    assert dictionary.answer("A red apple and two blue cats.") == "Kırmızı bir armut ve iki mavi kedi."
-    assert dictionary.answer("A car.") == "A car."
-    assert dictionary.answer("It is a secret.") == "It is a secret."
-    assert dictionary._read("Is there an apple in the picture?") == "Is there a pear in the picture?"
-    assert "araba" in dictionary._read("Where is the car?")
-
-
-@pytest.fixture(scope="module")
-def questions(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("questions")
-    ensure_evaluation(folder / "nano")
-    return folder / "nano"
-
-
-def test_a_model_is_asked_in_english_and_letters_are_left_alone(questions):
-    benchmark = find_benchmark("nano")
-    read = [read_tsv(questions / f"nano_{code}.tsv") for code in ("en", "ru")]
-    put = []
-
-    def ask(batch):
-        put.extend(batch)
-        return ["B" if "\nA. " in question.text else "A red apple." for question in batch]
-
-    assert all(row.kind for row in read[0].rows)  # what a row works out and keeps must not be in the way
-    translated = translating(ask, benchmark, read, 0.0, 1)
-    rows = [next(row for row in read[1].rows if bool(row.options) == choice) for choice in (True, False)]
-    asked = [Question(b"", prompt(row, benchmark), "ru", "") for row in rows]
-    assert list(translated(asked)) == ["B", "Красное яблоко."]
-    english = {row.index: row for row in read[0].rows}
-    assert [question.text for question in put] == [prompt(english[row.index], benchmark) for row in rows]
-
-
-# --- forms of the mixture -------------------------------------------------------------------------------------------
-def small_model():
-    from parrot_train.model import ParrotForConditionalGeneration
-
-    torch.manual_seed(0)
-    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vision |= {"image_size": 8, "patch_size": 4}
-    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text |= {"num_key_value_heads": 1, "vocab_size": 1536}
-    return ParrotForConditionalGeneration(ParrotConfig(vision_config=vision, text_config=text, num_experts=4)).eval()
-
-
-TOKENIZER = shipped("llm") / "tokenizer.json"
-
-
-@pytest.mark.parametrize("kept", [1, 2])
-def test_top_k_keeps_the_largest_and_they_sum_to_one(kept):
-    dense = small_model()
-    with installed(f"top {kept}", TOKENIZER):
-        sparse = small_model()
-    query, words, mask = torch.randn(3, 16), torch.randn(3, 33, 16), torch.ones(3, 33, dtype=torch.bool)
-    full, few = (model.model.moe.route(query, words, mask) for model in (dense, sparse))
-    assert ((few > 0).sum(-1) == kept).all()
-    torch.testing.assert_close(few.sum(-1), torch.ones(3))
-    assert (few.argmax(-1) == full.argmax(-1)).all()
-    assert type(small_model().model.moe) is type(dense.model.moe)  # outside nothing is changed
-
-
-def test_the_router_of_the_question_reads_what_the_user_typed():
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(TOKENIZER))
-    encoder = PromptEncoder(tokenizer)
-    turns = [
-        Turn("user", "Görselde ne var?", 1),
-        Turn("assistant", "Bir elma."),
-        Turn("user", "A B"),
-        Turn("assistant", "C"),
-    ]
-    encoded = encoder.encode(turns, image_tokens=5)
-    ids = torch.from_numpy(encoded.input_ids)[None]
-    start, end = (tokenizer.token_to_id(token) for token in ("<|im_start|>", "<|im_end|>"))
-    mask = question_mask(ids, start=start, end=end, header=tokenizer.encode("user\n").ids)
-    assert tokenizer.decode(ids[0][mask[0]].tolist(), skip_special_tokens=False) == "\nGörselde ne var?A B"
-
-    model, pictures = small_model(), torch.randn(1, 3, 8, 8)
-    other = encoder.encode(turns, image_tokens=5, system="Something else entirely.")
-    routed = {}
-    for mixture in ("as configured", "question"):
-        with installed(mixture, TOKENIZER), torch.no_grad():
-            routed[mixture] = [
-                model(input_ids=torch.from_numpy(each.input_ids)[None], pixel_values=pictures,
-                      prompt_mask=torch.from_numpy(each.router_mask)[None]).routing
-                for each in (encoded, other)
-            ]  # fmt: skip
-    assert not torch.allclose(*routed["as configured"], atol=1e-7)
-    torch.testing.assert_close(*routed["question"])
-
-
-# --- backbones ------------------------------------------------------------------------------------------------------
-def test_the_multilingual_encoder_and_a_language_model_are_backbones(tmp_path):
-    from parrot_train.assemble import from_backbones
-
-    mine = study(tmp_path)
-    made = {part: Path(folder_of(mine, part, which)) for part, which in (("vision", "multilingual"), ("llm", "small"))}
-    seen = []
-    make_encoder(made["vision"], seen.append, pictures=12, steps=12, batch=4)
-    make_language_model("small", made["llm"], seen.append, steps=2)
-    config = load_config("nano", overrides(mine, Variant("x", "", encoder="multilingual", llm="small"), 1))
-    model, tokenizer, origin = from_backbones(config)
-    assert model.config.text_config.hidden_size == 96
-    assert origin["vision"] == str(made["vision"])
-    assert tokenizer.read_bytes() == TOKENIZER.read_bytes()
-    assert all(parameter.isfinite().all() for parameter in model.parameters())
-
-
-def test_the_text_side_of_the_encoder_cuts_every_language_into_words():
-    assert words("A large red apple, in the top left.") == ["a", "large", "red", "apple", "in", "the", "top", "left"]
-    assert words("左上角有一个苹果。") == list("左上角有一个苹果")
-    assert words("Büyük ağaç") == ["büyük", "ağaç"]
-    assert words("تفاحة حمراء") == ["تفاحة", "حمراء"]
 
 
 # --- running it -----------------------------------------------------------------------------------------------------
@@ -284,11 +183,11 @@ runner.run(study, todo, workers=1, note=lambda line: print(line, flush=True))
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_killed_study_goes_on_keeps_its_results_and_no_weights(tmp_path, questions):
+def test_a_killed_study_goes_on_keeps_its_results_and_no_weights(tmp_path, nano_questions):
     mine = study(tmp_path / "study", scale=0.002, questions=4, settings=_TINY)
     mine.keep()
     mine.work.mkdir()
-    (mine.work / "questions-nano").symlink_to(questions)
+    (mine.work / "questions-nano").symlink_to(nano_questions)
     command = [sys.executable, "-c", _DRIVER, str(mine.folder)]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     run = mine.stage1("english", "shipped", 1)
@@ -330,3 +229,30 @@ def test_a_job_that_fails_is_told_and_keeps_only_those_that_need_it(tmp_path):
     assert any("learning_rate is -1" in note for note in notes)
     assert not mine.result("parrot-english", 1).exists()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("failing", "kept"), [("", False), ("stage2/parrot/1", True), ("data/tr-0/1", True)])
+def test_a_stage_1_stays_as_long_as_a_job_that_failed_needs_it(tmp_path, monkeypatch, failing, kept):
+    mine = study(tmp_path)
+    mine.keep()
+    (run := mine.stage1("english", "shipped", 1)).mkdir(parents=True)
+    (run / "run.json").write_text('{"status": "finished"}')
+    # Parrot, which fails or whose data do, goes first; English data alone go on, and are done last.
+    waiting = jobs(mine, [VARIANTS["parrot"], VARIANTS["parrot-english"]], (1,))
+    assert not any(job.kind == "stage1" for job in waiting)
+
+    def start(_study, job, _lock):
+        code = int(job.name == failing)
+        process = subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"])
+        return runner._Running(job, process, time.monotonic())
+
+    monkeypatch.setattr(runner, "_start", start)
+    monkeypatch.setattr(runner, "_last_line", lambda *_: "why")
+    notes = []
+    if failing:
+        with pytest.raises(ParrotError, match=f"{failing}: failed"):
+            runner.run(mine, waiting, workers=1, note=notes.append)
+    else:
+        runner.run(mine, waiting, workers=1, note=notes.append)
+    assert any("stage2/parrot-english/1: " in note for note in notes)
+    assert run.is_dir() is kept

@@ -16,7 +16,16 @@ from pathlib import Path
 
 import click
 
-from parrot_benchmarks.paper.study import CAPTION_PASSES, CAPTIONS_PART, QUESTIONS_JOB, Job, Study, output, part_name
+from parrot_benchmarks.paper.study import (
+    CAPTION_PASSES,
+    CAPTIONS_PART,
+    QUESTIONS_JOB,
+    Job,
+    Study,
+    finished,
+    output,
+    part_name,
+)
 from parrot_benchmarks.paper.variants import VARIANTS, Variant
 from parrot_runtime.errors import ParrotError
 from parrot_train.nano.write import ensure_evaluation
@@ -79,11 +88,17 @@ def _train(study: Study, variant: Variant, stage: int, seed: int, folder: Path) 
 
 
 def _stage2(variants: list[Variant], study: Study, seed: int, folder: Path) -> None:
-    """Train, answer for every variant of the same weights, keep the results, and only then remove the weights."""
+    """Train, answer for every variant of the same weights, keep the results, and only then remove the weights.
+
+    Variants whose result is there are passed over: a runner that this one waited for may have kept some.
+    """
     from parrot_benchmarks.paper.answering import measured, open_checkpoint
     from parrot_benchmarks.paper.mixtures import installed
     from parrot_evaluation.benchmarks import find_benchmark
 
+    variants = [variant for variant in variants if not finished(study, variant, seed)]
+    if not variants:
+        return
     first = variants[0]
     with installed(first.mixture, study.stage1(*first.start, seed) / "tokenizer.json"):
         note = _train(study, first, 2, seed, folder)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parrot_benchmarks.paper.backbones import SIZES, TEXT_STEPS
-from parrot_benchmarks.paper.study import CAPTION_PASSES, QUESTIONS, Job, Study, conversations, output
+from parrot_benchmarks.paper.study import CAPTION_PASSES, QUESTIONS, Job, Study, conversations, output, sharing
 from parrot_benchmarks.paper.variants import VARIANTS
 from parrot_runtime.errors import ParrotError
 
@@ -56,7 +56,7 @@ def run(study: Study, waiting: Sequence[Job], *, workers: int, note: Note) -> No
     A job that fails is told and keeps only those from running that need it; at the end they are a ParrotError. SIGINT
     and SIGTERM stop the jobs, which save what they have, and raise KeyboardInterrupt.
     """
-    left, running, failed = list(waiting), [], []
+    left, undone, running, failed = list(waiting), list(waiting), [], []
     total, spent, expected, began = len(left), 0.0, 0.0, time.monotonic()
     with _alone(study, note) as lock, _stopping(running):
         _remove_leftovers(study)
@@ -76,7 +76,8 @@ def run(study: Study, waiting: Sequence[Job], *, workers: int, note: Note) -> No
                     left = [job for job in left if not _needs(job, each.job)]
                     continue
                 spent, expected = spent + took, expected + cost(study, each.job)
-                _sweep(study, each.job, [*left, *(other.job for other in running)])
+                undone.remove(each.job)
+                _sweep(study, each.job, undone)
                 pace = spent / expected
                 rest = sum(cost(study, job) for job in left) + sum(cost(study, other.job) / 2 for other in running)
                 number = total - len(left) - len(running)
@@ -136,17 +137,17 @@ def _last_line(study: Study, job: Job) -> str:
 
 
 def _remove_leftovers(study: Study) -> None:
-    """Remove the weights of a stage 2 that was killed after its last result was kept."""
+    """Remove the weights of a stage 2 that was killed after the last result of those that share it was kept."""
     for folder in study.work.glob("stage2-*"):
-        what, _, seed = folder.name.removeprefix("stage2-").rpartition("-")
-        if all(study.result(name, int(seed)).is_file() for name in what.split("+")):
+        first, _, seed = folder.name.removeprefix("stage2-").rpartition("-")
+        if first in VARIANTS and all(study.result(name, int(seed)).is_file() for name in sharing(first)):
             shutil.rmtree(folder)
 
 
-def _sweep(study: Study, finished_job: Job, unfinished: Sequence[Job]) -> None:
-    """Remove the stage 1 of a job, once nothing needs it any more."""
+def _sweep(study: Study, finished_job: Job, undone: Sequence[Job]) -> None:
+    """Remove the stage 1 of a job, once nothing needs it any more: a job that failed needs it the next time."""
     for need in finished_job.needs:
-        if need.kind == "stage1" and not any(need in job.needs for job in unfinished):
+        if need.kind == "stage1" and not any(need in job.needs for job in undone):
             shutil.rmtree(output(study, need), ignore_errors=True)
 
 

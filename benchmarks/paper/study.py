@@ -20,6 +20,8 @@ SCALE = 0.25
 CAPTIONS_PART = "captions"
 QUESTIONS = 820
 """Of each language in nano's evaluation."""
+SEEDS = 10
+"""At most: the report's quantiles of Student's t end there."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,10 @@ class Study:
         """The run folder of a stage 1."""
         return self.work / f"stage1-{encoder}-{llm}-{seed}"
 
+    def stage2(self, variant: str, seed: int) -> Path:
+        """The run folder of a stage 2: the same for all that share it, and whichever of them are answered already."""
+        return self.work / f"stage2-{sharing(variant)[0]}-{seed}"
+
     def count(self, code: str, part: int = 0) -> int:
         """Conversations in ``part`` of a language; English has a second part for `Variant.more_english` alone."""
         share = 1 - SHARES["en"] if (code, part) == ("en", 1) else SHARES[code]
@@ -137,13 +143,18 @@ def _settled(path: Path) -> dict[str, Any]:
 def _result(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """``data``, if it is a variant's result. Raises ValueError, KeyError or TypeError."""
     variant, seed = data["variant"], data["seed"]
-    if variant not in VARIANTS or not isinstance(seed, int) or seed < 1:
+    if variant not in VARIANTS or not isinstance(seed, int) or not 1 <= seed <= SEEDS:
         raise ValueError(f"there is no result of {variant!r} with seed {seed!r}")
     if data["training"] != VARIANTS[variant].training:
         raise ValueError(f"{variant} was measured with {data['training']}, not {VARIANTS[variant].training}")
     for cell in data["cells"]:
         cell["level"], cell["language"], cell["measure"], int(cell["right"]), int(cell["total"])
     return data
+
+
+def sharing(variant: str) -> list[str]:
+    """The names of all variants that share the weights of ``variant``, itself among them, in the study's order."""
+    return [name for name, each in VARIANTS.items() if each.training == VARIANTS[variant].training]
 
 
 def part_name(code: str, part: int) -> str:
@@ -225,7 +236,9 @@ def output(study: Study, job: Job) -> Path:
         return study.data(job.seed) / job.what
     if job.kind == "stage1":
         return study.stage1(*job.what.split("+"), job.seed)
-    return study.work / (job.name.replace("/", "-") if job.kind == "stage2" else f"{job.kind}-{job.what}")
+    if job.kind == "stage2":
+        return study.stage2(job.what.split("+")[0], job.seed)
+    return study.work / f"{job.kind}-{job.what}"
 
 
 def finished(study: Study, variant: Variant, seed: int) -> bool:
@@ -233,7 +246,12 @@ def finished(study: Study, variant: Variant, seed: int) -> bool:
     path = study.result(variant.name, seed)
     if not path.is_file():
         return False
-    stored = json.loads(path.read_text("utf-8"))["training"]
+    check_recipe(path, json.loads(path.read_text("utf-8")), variant)
+    return True
+
+
+def check_recipe(path: Path, result: Mapping[str, Any], variant: Variant) -> None:
+    """Raise InputError where ``result``, which ``path`` keeps, was not measured with the recipe of ``variant``."""
+    stored = result["training"]
     if stored != variant.training:
         raise InputError(f"{path}: was measured with {stored}, not {variant.training}; remove it, or give another -o")
-    return True

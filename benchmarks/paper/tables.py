@@ -13,10 +13,11 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from parrot_benchmarks.paper.study import QUESTIONS, SCALE, Study, conversations
+from parrot_benchmarks.paper.study import QUESTIONS, SCALE, SEEDS, Study, check_recipe, conversations
 from parrot_benchmarks.paper.variants import CLAIMS, VARIANTS, Claim, Comparison
 from parrot_evaluation.paper_tables import paper_table
 from parrot_evaluation.scoring import wilson
+from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
 
 # A Yes/No pair counts as one question, of which both have to be right.
@@ -27,9 +28,10 @@ KINDS = {
     "open, exact": ("open",),
     "language asked": ("language",),
 }
-# Student's t, 97.5 %, by degrees of freedom.
+# Student's t, 97.5 %, by degrees of freedom: one for each number of seeds from two to SEEDS.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _WIDTH, _TOO_SMALL = 120, 0.1
+_NOTHING = "–"
 HOLDS, NOT, OPEN = "holds", "does not hold", "cannot be told"
 
 Results = Mapping[str, Mapping[int, dict]]
@@ -37,17 +39,24 @@ Results = Mapping[str, Mapping[int, dict]]
 
 
 def results_of(study: Study) -> Results:
-    """All results in the study's folder whose variant is known."""
+    """All results in the study's folder whose variant is known.
+
+    Raises InputError for one of another recipe under a variant's name, and for a seed that no study has.
+    """
     found: dict[str, dict[int, dict]] = {}
     for path in sorted((study.folder / "results").glob("*.json")):
         result = json.loads(path.read_text("utf-8"))
-        if result["variant"] in VARIANTS:
-            found.setdefault(result["variant"], {})[result["seed"]] = result
+        if (variant := VARIANTS.get(result["variant"])) is None:
+            continue
+        check_recipe(path, result, variant)
+        if not 1 <= result["seed"] <= SEEDS:
+            raise InputError(f"{path}: has seed {result['seed']}; expected 1 to {SEEDS}, remove it")
+        found.setdefault(variant.name, {})[result["seed"]] = result
     return found
 
 
 def share(result: Mapping, languages: Iterable[str], measures: Sequence[str] = RIGHT) -> tuple[float, int]:
-    """Per cent right, and of how many, over ``languages`` and ``measures`` together."""
+    """Per cent right (nan where nothing was asked), and of how many, over ``languages`` and ``measures`` together."""
     right, total = _count(result, languages, measures)
     return (100 * right / total if total else math.nan), total
 
@@ -63,7 +72,7 @@ def _count(result: Mapping, languages: Iterable[str], measures: Sequence[str]) -
 
 @dataclass(frozen=True)
 class Difference:
-    """Differences by seed, in points."""
+    """Differences by seed, in points; those of seeds in which something was asked."""
 
     points: tuple[float, ...]
 
@@ -92,7 +101,8 @@ def difference(results: Results, comparison: Comparison) -> Difference | None:
     better, worse = (results.get(name, {}) for name in (comparison.better, comparison.worse))
     seeds = sorted(better.keys() & worse.keys())
     pairs = ((share(each[seed], comparison.languages)[0] for each in (better, worse)) for seed in seeds)
-    return Difference(tuple(first - second for first, second in pairs)) if seeds else None
+    points = (first - second for first, second in pairs)
+    return Difference(tuple(each for each in points if not math.isnan(each))) if seeds else None
 
 
 def published(claim: Claim, variant: str) -> dict[str, str] | None:
@@ -241,7 +251,10 @@ def _guesses(by_seed: Mapping[int, dict]) -> bool:
 
 
 def _mean(by_seed: Mapping[int, dict], languages: Iterable[str], measures: Sequence[str] = RIGHT) -> str:
-    values = [share(result, languages, measures)[0] for result in by_seed.values()]
+    shares = (share(result, languages, measures)[0] for result in by_seed.values())
+    values = [each for each in shares if not math.isnan(each)]
+    if not values:
+        return _NOTHING
     mean = f"{statistics.fmean(values):.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
@@ -276,6 +289,8 @@ def _sentence(claim: Claim, comparison: Comparison, found: Difference | None, ve
         what = f"{comparison.statement[:1].upper()}{comparison.statement[1:]} ({what})"
     if found is None:
         return f"{what}: not run."
+    if not found.points:
+        return f"{what}: {_NOTHING} points (no questions): **{verdict}**."
     interval = found.interval
     around = "one seed" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}, {len(found.points)} seeds"
     text = f"{what}: {found.mean:+.1f} points ({around}"

@@ -90,12 +90,16 @@ def _question(line: Any, dataset: str) -> str:
         return "" if value is None or value != value else str(value)  # NaN is an empty cell of pandas
 
     # Run as a group, rows say which of its benchmarks they are from.
-    code = _OURS.fullmatch(field("SUB_DATASET") or dataset)[1]
-    if code is None:
-        raise InputError(f"{dataset}: a row does not say which language it is in; name a benchmark of one language")
-    language = next(language for language in CODES if code in file_codes(language))
-    options = [text for letter in LETTERS if (text := field(letter))]
-    return multiple_choice(field("question"), options, language, hint=field("hint"))
+    name = field("SUB_DATASET") or dataset
+    known = _OURS.fullmatch(name)
+    if known is None or known[1] is None:
+        raise InputError(f"{name}: a row does not say which language it is in; name a benchmark of one language")
+    language = next(language for language in CODES if known[1] in file_codes(language))
+    # Options with a gap keep their letters: the answer is one of these.
+    options = {letter: text for letter in LETTERS if (text := field(letter))}
+    return multiple_choice(
+        field("question"), tuple(options.values()), language, hint=field("hint"), letters="".join(options)
+    )
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -139,6 +139,15 @@ def test_vlmevalkit_asks_the_papers_benchmarks_as_the_model_was_trained(
     )
 
 
+def test_vlmevalkit_keeps_the_letters_of_options_with_a_gap(kit, bundle: Path) -> None:
+    model = vlmevalkit.model_class()(str(bundle))
+    model.set_dump_image(lambda line: [])
+    line = {"question": "Q?", "A": "a dog", "B": float("nan"), "C": "a cat", "D": "", "answer": "C"}
+    (message,) = model.build_prompt(line, dataset="MMMB_tr")
+    sentence = "Verilen seçeneklerden doğrudan seçeneğin harfi ile cevap verin."
+    assert message["value"] == f"Q?\nA. a dog\nC. a cat\n{sentence}"
+
+
 def test_vlmevalkit_asks_other_benchmarks_in_its_own_way(kit, bundle: Path) -> None:
     model = vlmevalkit.model_class()(str(bundle))
     assert not any(map(model.use_custom_prompt, ("MMBench_DEV_EN", "MME", "MMMB_xx", "MMStar")))
@@ -146,6 +155,8 @@ def test_vlmevalkit_asks_other_benchmarks_in_its_own_way(kit, bundle: Path) -> N
     model.set_dump_image(lambda line: [])
     with pytest.raises(InputError, match="a row does not say which language it is in"):
         model.build_prompt({"question": "Q?"}, dataset="MMMB")
+    with pytest.raises(InputError, match="MMMB_xx: a row does not say which language it is in"):
+        model.build_prompt({"question": "Q?", "SUB_DATASET": "MMMB_xx"}, dataset="MMMB")
 
 
 def test_vlmevalkits_own_script_finds_the_model(kit, bundle: Path, tmp_path: Path) -> None:

@@ -51,6 +51,23 @@ def test_files_in_the_folders_own_case(tmp_path: Path) -> None:
     }
 
 
+def test_of_names_that_differ_in_case_the_exact_one_is_taken(tmp_path: Path) -> None:
+    for name in ("MMBench_DEV_EN.tsv", "mmbench_dev_EN.tsv"):
+        (tmp_path / name).touch()
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system knows no case")
+    benchmark = BENCHMARKS["MMBench_dev"]
+    said = r"MMBench_DEV_EN\.tsv and mmbench_dev_EN\.tsv differ only in case.*call the right one mmbench_dev_en\.tsv"
+    with pytest.raises(InputError, match=said):
+        find_files(benchmark, tmp_path, ("en",))
+    (tmp_path / "mmbench_dev_en.tsv").touch()
+    assert find_files(benchmark, tmp_path, ("en",))["en"].name == "mmbench_dev_en.tsv"
+    # Those of other languages are nobody's business.
+    (tmp_path / "mmbench_dev_en.tsv").unlink()
+    (tmp_path / "MMBENCH_dev_tr.tsv").touch()
+    assert find_files(benchmark, tmp_path, ("tr",))["tr"].name == "MMBENCH_dev_tr.tsv"
+
+
 def test_every_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "mmmb_en.tsv").touch()
     with pytest.raises(InputError, match=r"mmmb_cn.tsv, mmmb_pt.tsv, mmmb_ar.tsv, mmmb_tr.tsv, mmmb_ru.tsv are not"):
@@ -98,4 +115,12 @@ def test_a_benchmark_of_six_languages_wants_all_six(tmp_path: Path) -> None:
 
 def test_mmmb_names_both_scorings_in_every_table() -> None:
     headings = [measure.heading for measure in BENCHMARKS["MMMB"].measures]
-    assert headings == ["kit scoring", "kit scoring (kit)", "paper scoring", "paper scoring (kit)", "language"]
+    assert headings == ["kit scoring", "kit scoring (kit)", "paper scoring", "paper scoring (kit)", "open", "language"]
+
+
+@pytest.mark.parametrize(
+    "benchmark", [each for each in BENCHMARKS.values() if each.form == "text"], ids=lambda each: each.name
+)
+def test_every_kind_of_row_that_is_asked_is_counted(benchmark) -> None:
+    counted = {kind for measure in benchmark.measures if measure.judge != "language" for kind in measure.kinds}
+    assert counted == {"choice", "yes_no", "open"}

@@ -132,6 +132,14 @@ def test_routing_counts_only_what_the_report_counts(runs) -> None:
     assert list(charts.routing_shares(read_results([str(runs[0])])[0])) == ["en", "zh", "ru"]
 
 
+def test_routing_is_that_of_the_answers_reported(runs) -> None:
+    """A report that was set aside shares its journal with the one that took its place."""
+    journal = runs[0] / "answers.jsonl"
+    entries = [json.loads(line) | {"routing": [0.0, 0.0, 0.0, 1.0]} for line in journal.read_text("utf-8").splitlines()]
+    journal.write_text("".join(json.dumps(entry) + "\n" for entry in entries), "utf-8")
+    assert charts.routing_shares(read_results([str(runs[0])])[0])["ar"] == pytest.approx([0.1, 0.1, 0.7, 0.1])
+
+
 @pytest.mark.parametrize("kind", ["radar", "bars", "erosion", "experts", "routing"])
 def test_every_kind_from_the_command_line(runs, tmp_path, kind) -> None:
     given = [runs[0]] if kind in ("experts", "routing") else [f"عربي={runs[0]}", f"b={runs[1]}"]

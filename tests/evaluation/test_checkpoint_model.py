@@ -14,7 +14,8 @@ from parrot_evaluation.cli import main
 from parrot_evaluation.models import ModelOptions, open_bundle
 from parrot_evaluation.runner import Question
 from parrot_evaluation.tsv import read_tsv
-from parrot_runtime.errors import InputError, TextError
+from parrot_runtime.errors import ImageError, InputError, TextError
+from parrot_runtime.image import MAX_PIXELS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ml_dtypes", reason="checkpoints are read by the exporter")
@@ -101,6 +102,19 @@ def test_bfloat16_is_another_run_and_answers(pair, questions: list[Question]) ->
     assert exact.fingerprint != rounded.fingerprint
     assert exact.name.endswith("checkpoint float32")
     assert len(rounded.ask(questions[:7])) == 7
+
+
+def test_another_limit_of_pixels_is_another_run(pair, questions: list[Question]) -> None:
+    usual, same, exact, low = (
+        open_checkpoint_model(pair[0], ModelOptions(max_pixels=limit, device="cpu"), max_new_tokens=2)
+        for limit in (None, MAX_PIXELS, 15, 14)
+    )
+    assert (usual.name, usual.fingerprint) == (same.name, same.fingerprint)
+    assert len({each.fingerprint for each in (usual, exact, low)}) == 3
+    assert exact.name == f"{usual.name}, up to 15 pixels"
+    assert [each.text for each in exact.ask(questions[:3])] == [each.text for each in usual.ask(questions[:3])]
+    with pytest.raises(ImageError, match="3 x 5 is 15 pixels, the limit is 14"):
+        low.ask(questions[:3])
 
 
 def test_the_fingerprint_is_that_of_every_weight(pair, tmp_path: Path) -> None:

@@ -19,6 +19,21 @@ def run(*arguments: object):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+def change(path: Path, number: int, **fields: object) -> None:
+    """Give the line ``number`` of a file of JSON lines other ``fields``."""
+    lines = path.read_text("utf-8").splitlines()
+    lines[number] = json.dumps(json.loads(lines[number]) | fields)
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+
+def as_older(folder: Path) -> None:
+    """Take out of a run's samples what only the journal used to have."""
+    path = folder / "samples.jsonl"
+    samples = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    kept = [{name: value for name, value in each.items() if name not in ("sample", "routing")} for each in samples]
+    path.write_text("".join(json.dumps(each) + "\n" for each in kept), "utf-8")
+
+
 @pytest.fixture
 def files(make_tsv) -> list[Path]:
     return [make_tsv(f"nano_{code}.tsv", ROWS) for code in ("en", "tr")]
@@ -82,12 +97,34 @@ def test_other_data_is_refused(runs, make_tsv, tmp_path) -> None:
 def test_other_prompts_are_refused(files, runs, tmp_path) -> None:
     save_run(tmp_path / "kit", files, lambda question: "B", instruction="kit-group")
     assert "--instruction own, the other with kit-group" in refused(runs[0], tmp_path / "kit")
-    # The same by the journal's fingerprints, were the wording of the prompts to change between versions.
-    journal = runs[1] / "answers.jsonl"
-    entries = [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
-    entries[3]["sample"] = "0" * 16
-    journal.write_text("".join(json.dumps(entry) + "\n" for entry in entries), "utf-8")
+    # The same by the samples' fingerprints, were the wording of the prompts to change between versions.
+    change(runs[1] / "samples.jsonl", 3, sample="0" * 16)
     assert "the prompts or pictures of 1 of 28 rows differ, the first is en row 3" in refused(*runs)
+
+
+def test_an_older_versions_prompts_are_those_of_the_journal(runs) -> None:
+    for folder in runs:
+        as_older(folder)
+    assert run("compare", *runs).exit_code == 0
+    change(runs[1] / "answers.jsonl", 3, sample="0" * 16)
+    assert "the prompts or pictures of 1 of 28 rows differ, the first is en row 3" in refused(*runs)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_the_journal_kept_of_other_questions_refuses_nothing(files, runs, tmp_path, older) -> None:
+    """Russian was asked before its file changed, and English rows beyond the report's."""
+    for folder in runs:
+        with (folder / "answers.jsonl").open("a") as journal:
+            for language, index in (("ru", "0"), ("en", "99")):
+                line = {"language": language, "index": index, "sample": folder.name * 16, "response": "B"}
+                journal.write(json.dumps(line) + "\n")
+        if older:
+            as_older(folder)
+    assert run("compare", *runs).exit_code == 0
+    # The rows of a report stay as they were asked, whatever the journal was asked since.
+    if not older:
+        change(runs[1] / "answers.jsonl", 3, sample="0" * 16)
+        assert run("compare", *runs).exit_code == 0
 
 
 def test_other_benchmarks_and_languages_are_refused(runs, make_tsv, tmp_path) -> None:
@@ -96,6 +133,26 @@ def test_other_benchmarks_and_languages_are_refused(runs, make_tsv, tmp_path) ->
     save_run(tmp_path / "ru", [make_tsv("nano_ru.tsv", ROWS)], lambda question: "B")
     assert "one asked in en, tr, the other in ru" in refused(runs[0], tmp_path / "ru")
     assert "no measure 'chioce'" in refused(*runs, "--measure", "chioce")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("tables", "--table", "6", "-o", "{}/t.md"),
+        ("report", "--no-plots", "--samples", "0", "-o", "{}/r.html"),
+        ("plot", "bars", "-o", "{}/below/b.png"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_output_that_cannot_be_written_is_told_first(tmp_path, command) -> None:
+    """Before the result, which is not there either, is read. Its folder is a file: root may write in any other."""
+    if command[0] == "plot":
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    (tmp_path / "file").touch()
+    result = run(*(argument.format(tmp_path / "file") for argument in command), tmp_path / "nowhere")
+    assert result.exit_code == 2, result.output
+    assert f"{tmp_path / 'file'} is a file; give another folder" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_how_runs_are_named(runs, tmp_path) -> None:
@@ -129,6 +186,7 @@ def test_a_broken_report_is_one_line(runs, change, said) -> None:
 
 
 def test_broken_files_beside_it_are_one_line(runs) -> None:
+    as_older(runs[0])
     journal = runs[0] / "answers.jsonl"
     whole = journal.read_bytes()
     journal.write_bytes(whole + b'{"language": "en", "ind')  # cut by a kill: that answer never was

@@ -236,6 +236,15 @@ def test_download_wants_a_folder() -> None:
         download(BENCHMARKS["MME"], None, None, mirror=None, note=lambda line: None)
 
 
+def test_a_folder_that_is_a_file_is_told(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parrot_evaluation.published.PUBLISHED", (FILE,))
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=f"{tmp_path / 'file'} is a file; give another folder"):
+            download(BENCHMARKS["MME"], folder, None, mirror=server.url, note=lambda line: None)
+    assert server.asked == []
+
+
 def test_every_language_of_every_benchmark_that_is_published_is_found() -> None:
     assert len({file.name for file in PUBLISHED}) == len(PUBLISHED)
     for file in PUBLISHED:

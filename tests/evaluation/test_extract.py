@@ -235,13 +235,17 @@ def test_a_number_is_not_found_inside_another() -> None:
         ({"A": "没有", "B": "有"}, "zh", "图中没有猫。", "A"),
         ({"A": "没有", "B": "有"}, "zh", "有", "B"),
         ({"A": "是", "B": "不是"}, "zh", "不是。", "B"),
+        ({"A": "是", "B": "否"}, "zh", "正确答案是：否", "B"),
+        ({"A": "是", "B": "否"}, "zh", "答案：是", "A"),
+        ({"A": "对", "B": "不对"}, "zh", "对不起，我无法回答。", None),
+        ({"A": "有", "B": "没有"}, "zh", "抱歉，我无法确定图中是否有猫。", None),
         ({"A": "نعم", "B": "لا"}, "ar", "لا، لا توجد قطة", "B"),
         ({"A": "Да", "B": "Нет"}, "ru", "На картинке нет кошки", "B"),
         ({"A": "Sim", "B": "Não"}, "pt", "Não há gato.", "B"),
         ({"A": "No", "B": "Yes"}, "en", "no", "A"),
     ],
 )
-def test_yes_no_options(options: dict, code: str, answer: str, letter: str) -> None:
+def test_yes_no_options(options: dict, code: str, answer: str, letter: str | None) -> None:
     assert extract_letter(answer, options, code).letter == letter
 
 

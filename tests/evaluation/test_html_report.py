@@ -1,6 +1,7 @@
 """``parrot-eval report``: one file that loads nothing, and that no answer can break out of."""
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ from parrot_evaluation.cli import main
 from parrot_evaluation.html_report import page
 from parrot_evaluation.markup import Markup, element, escape
 from parrot_evaluation.results import read_results
+from parrot_evaluation.runner import Response
 from parrot_evaluation.tsv import read_tsv
 from parrot_evaluation.worst import thumbnail, worst
 from parrot_runtime.errors import InputError
@@ -217,6 +219,32 @@ def test_pictures_are_thumbnails(make_tsv) -> None:
     with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as shown:
         assert (shown.format, shown.size) == ("JPEG", (96, 32))
     assert len(uri) < 6000 < len(big)
+
+
+def test_a_picture_that_cannot_be_read_is_told_in_its_place(make_tsv, tmp_path) -> None:
+    cut = base64.b64encode(base64.b64decode(picture(3))[:-30]).decode("ascii")
+    file = make_tsv("nano_en.tsv", [choice("B", image=cut), choice("B")])
+    save_run(tmp_path / "m", [file], lambda question: Response("", "refused") if row_of(question) == "0" else "C")
+    out = tmp_path / "r.html"
+    result = run("report", tmp_path / "m", "--data", file.parent, "--no-plots", "-o", out)
+    assert result.exit_code == 0, result.output
+    tree = Tree(out.read_text("utf-8"))
+    assert (len(tree.all("article")), len(tree.all("img")), len(tree.all("p", "meta unseen"))) == (2, 1, 1)
+    assert [text for text in tree.texts if text.startswith("en row 0 (line 2)")]
+
+
+def test_arabic_names_side_by_side_keep_their_places(files, runs, tmp_path) -> None:
+    out = tmp_path / "report.html"
+    result = run("report", f"أول={runs[0]}", f"ثان={runs[1]}", "--samples", 0, "--no-plots", "-o", out)
+    assert result.exit_code == 0, result.output
+    text = out.read_text("utf-8")
+    assert "<title>nano: \u2068أول\u2069, \u2068ثان\u2069</title>" in text
+    assert "<h1>nano: <bdi>أول</bdi>, <bdi>ثان</bdi></h1>" in text
+    assert "<caption>\u2068أول\u2069: choice by category</caption>" in text
+    samples = worst(read_results([str(runs[0])]), [read_tsv(files[1])], 1)
+    shown = dataclasses.replace(samples[0].row, category="لون", l2_category="صفة")
+    samples = [dataclasses.replace(samples[0], row=shown)]
+    assert "<bdi>صفة</bdi> · <bdi>لون</bdi> · " in page(read_results([str(runs[0])]), samples, [], side=32)
 
 
 def test_a_long_answer_is_cut_and_its_length_told(files, tmp_path) -> None:

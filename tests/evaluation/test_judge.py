@@ -119,6 +119,28 @@ def test_only_what_changed_is_judged_again(server, samples, tmp_path: Path) -> N
         assert len(server.bodies) == before + 7
 
 
+def test_another_servers_judgements_are_not_taken(server, samples, tmp_path: Path) -> None:
+    judge_all(samples, Judge(server.url, "gpt"), tmp_path / "j.jsonl")
+    with chat_server.serving({}) as other:
+        other.answer = lambda body: "3 4"
+        judged = judge_all(samples, Judge(other.url, "gpt"), tmp_path / "j.jsonl")
+        assert len(other.bodies) == 7
+        assert Judge(other.url, "gpt").settings() != Judge(server.url, "gpt").settings()
+    assert [each.judgements[0].scores for each in judged] == [(3, 4)] * 7
+    # The same address, spelt in another way.
+    judge = Judge(f"{server.url}/chat/completions", "gpt")
+    assert judge.settings() == Judge(server.url, "gpt").settings()
+    judge_all(samples, judge, tmp_path / "j.jsonl")
+    assert len(server.bodies) == 7
+
+
+def test_half_a_surrogate_pair_is_judged_as_its_number(server, samples, tmp_path: Path) -> None:
+    odd = dataclasses.replace(samples[0], response="model \ud83d")
+    judged = judge_all([odd], Judge(server.url, "gpt"), tmp_path / "j.jsonl")
+    assert judged[0].judgements[0].scores == (8, 6)
+    assert "model \\ud83d\n" in server.bodies[0]["messages"][1]["content"]
+
+
 def test_equal_rows_are_judged_once(server, samples, tmp_path: Path) -> None:
     same = dataclasses.replace(samples[0], row=dataclasses.replace(samples[0].row, index="another"))
     judged = judge_all([samples[0], same], Judge(server.url, "gpt"), tmp_path / "j.jsonl")

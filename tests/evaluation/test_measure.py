@@ -1,17 +1,20 @@
 """``parrot-eval`` from the command line to the files it leaves, over a real (random) bundle."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from saved_runs import save_run
 from tsv_files import choice, open_row, picture, yes_no
 
 from parrot_evaluation import measure
 from parrot_evaluation.benchmarks import BENCHMARKS
 from parrot_evaluation.cli import main
+from parrot_evaluation.journal import Journal
 from parrot_evaluation.models import Model, open_bundle
 from parrot_evaluation.results import read_results
 from parrot_evaluation.runner import Question
@@ -73,6 +76,43 @@ def test_another_choice_of_questions_does_not_replace_a_report(data: Path, bundl
     assert run(*arguments, "--languages", "tr,zh").exit_code == 0
     assert {name: (folder / name).read_bytes() for name in names} == whole
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 2
+
+
+def test_nobody_else_writes_before_the_report_is_whole(
+    data: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process would wait where this one sets a report aside, and where it writes its own."""
+    done = []
+
+    def held(name: str):
+        whole = getattr(measure, name)
+
+        def function(folder: Path, *more):
+            with (
+                pytest.raises(InputError, match="another parrot-eval is writing it"),
+                Journal(folder / "answers.jsonl"),
+            ):
+                pass
+            done.append(name)
+            return whole(folder, *more)
+
+        return function
+
+    for name in ("set_aside", "write_report"):
+        monkeypatch.setattr(measure, name, held(name))
+    arguments = ("--data", data, "--languages", "tr", "--limit", 1, "-o", tmp_path / "results")
+    result = run("nano", "--model", bundle, *arguments)
+    assert result.exit_code == 0, result.output
+    assert done == ["set_aside", "write_report"]
+
+
+def test_a_model_whose_name_is_no_utf8_keeps_its_report(make_tsv, tmp_path: Path) -> None:
+    save_run(
+        tmp_path / "m", [make_tsv("nano_tr.tsv", [choice()])], lambda question: "B", model=os.fsdecode(b"mod\xe8le")
+    )
+    report = json.loads((tmp_path / "m" / "report.json").read_text("utf-8"))
+    assert report["model"] == "mod\ufffdle"
+    assert "mod\ufffdle" in (tmp_path / "m" / "report.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from tsv_files import choice, open_row, picture, yes_no
 
 from parrot_evaluation.cli import main
-from parrot_evaluation.models import ModelOptions, kind_of, open_bundle, open_model
+from parrot_evaluation.models import Model, ModelOptions, kind_of, open_bundle, open_model
 from parrot_evaluation.runner import Question
 from parrot_evaluation.tsv import read_tsv
 from parrot_runtime.errors import ImageError, InputError, TextError
+from parrot_runtime.image import MAX_PIXELS
 from parrot_runtime.manifest import Manifest
 from parrot_runtime.parrot import Parrot
 
@@ -147,6 +148,34 @@ def test_what_cannot_be_asked_can_be_counted(bundle: Path, make_tsv, slots: int)
     assert [each.text for each in found if each.finish != "refused"] == [each.text for each in plain]
 
 
+def test_another_limit_of_pixels_is_a_run_of_its_own(data: Path, bundle: Path, tmp_path: Path) -> None:
+    given = (*arguments(data, bundle, tmp_path / "out"), "--limit", 2)
+    refused = run(*given, "--max-pixels", 14)
+    assert refused.exit_code == 2
+    assert "3 x 5 is 15 pixels, the limit is 14" in refused.stderr
+    for more in ((), ("--max-pixels", MAX_PIXELS)):
+        assert run(*given, *more).exit_code == 0
+    assert run(*given, "--max-pixels", 15).exit_code == 0
+    usual, low, exact = sorted((tmp_path / "out" / "nano").iterdir(), key=lambda each: "pixels" in each.name)
+    assert not (usual / "report.json").read_bytes().count(b"pixels")
+    assert {"up-to-14-pixels", "up-to-15-pixels"} == {each.name.rpartition("-")[0][-15:] for each in (low, exact)}
+    counted = run(*given, "--max-pixels", 14, "--count-refused")
+    assert counted.exit_code == 0, counted.output
+    assert "of the questions were refused or could not be asked" in counted.stderr
+    assert f"[{MAX_PIXELS}]" in run("run", "--help").stdout
+
+
+def test_the_usual_limit_of_pixels_leaves_name_and_fingerprint_as_they_were(bundle: Path) -> None:
+    def opened(limit: int | None) -> Model:
+        return open_model(str(bundle), ModelOptions(max_pixels=limit), max_new_tokens=3)
+
+    usual = open_bundle(bundle, max_new_tokens=3)
+    for limit in (None, MAX_PIXELS):
+        assert (opened(limit).name, opened(limit).fingerprint) == (usual.name, usual.fingerprint)
+    assert opened(99).name == f"{usual.name}, up to 99 pixels"
+    assert len({each.fingerprint for each in (usual, opened(98), opened(99))}) == 3
+
+
 def test_kinds_of_models(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert kind_of("http://localhost:1/v1") == kind_of("https://example.org/v1") == "server"
@@ -165,6 +194,7 @@ def test_kinds_of_models(bundle: Path, tmp_path: Path) -> None:
         ({"dtype": "bf16"}, "{bundle}", "--dtype is for a checkpoint, and .* is a bundle; leave it out"),
         ({"retries": 0}, "{bundle}", "--retries is for a server's model"),
         ({"device": "cpu", "model_name": "m"}, "http://localhost/v1", "--device is for a checkpoint"),
+        ({"max_pixels": 9}, "http://localhost/v1", "--max-pixels is for a bundle and a checkpoint, and .* is a server"),
     ],
 )
 def test_an_option_that_says_nothing_of_the_model_is_refused(

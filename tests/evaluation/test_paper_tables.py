@@ -86,6 +86,13 @@ def test_our_rows_have_n_scoring_and_interval_and_gaps_where_a_language_is_missi
     assert all(row.comparable for row in ours.values())
 
 
+def test_a_run_of_pairs_alone_has_one_row_of_them(make_tsv, tmp_path) -> None:
+    pair = [yes_no("A", image=picture(9)), yes_no("B", image=picture(9))]
+    save_run(tmp_path / "n", [make_tsv("nano_en.tsv", pair)], lambda question: "A")
+    rows = build(paper_table(6), read_results([str(tmp_path / "n")])).rows
+    assert [row.scoring for row in rows if row.source == "ours"] == ["pairs"]
+
+
 def test_rows_of_another_benchmark_are_set_apart(make_tsv, tmp_path) -> None:
     save_run(tmp_path / "n", [make_tsv("nano_en.tsv", ROWS)], lambda question: "B")
     results = read_results([str(tmp_path / "n")])

@@ -16,7 +16,7 @@ from tsv_files import choice, open_row, picture, yes_no
 
 from parrot_evaluation.cli import main
 from parrot_evaluation.models import ModelOptions, open_model
-from parrot_runtime.errors import InputError, TextError
+from parrot_runtime.errors import ImageError, InputError, ParrotError, TextError
 
 ray = pytest.importorskip("ray", reason="ray is the extra [ray]")
 
@@ -140,6 +140,73 @@ def test_a_question_that_cannot_be_asked_ends_the_run_after_those_before_it(
         stream.close()
     finally:
         model.close()
+
+
+def test_a_cluster_whose_devices_are_in_use_is_waited_for_and_then_told(
+    cluster: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parrot_evaluation import ray_model
+
+    class Other:
+        """Somebody else's work; a class of this function goes to the node whole."""
+
+    monkeypatch.setattr(ray_model, "_SAID", 1.0)
+    monkeypatch.setattr(ray_model, "_PATIENCE", 2.0)
+    options, notes = ModelOptions(ray=cluster, ray_cpus=1), []
+    waiting = "no actor runs on the Ray cluster yet, its devices may be in use; waiting for one"
+    ray.init(address=cluster, log_to_driver=False)
+    try:
+        others = [ray.remote(Other).options(num_cpus=1).remote() for _ in range(2)]
+        ray.get([other.__ray_ready__.remote() for other in others], timeout=200)
+        with pytest.raises(ParrotError, match="no actor could start on the Ray cluster within 2 s") as ended:
+            open_model(str(bundle), options, max_new_tokens=3, note=notes.append)
+        assert notes == [waiting]
+        assert "\n" not in str(ended.value)
+        # Freed while it is waited for, they are used.
+        monkeypatch.setattr(ray_model, "_PATIENCE", 200.0)
+        notes.clear()
+
+        def free(line: str) -> None:
+            notes.append(line)
+            while others:
+                ray.kill(others.pop())
+
+        open_model(str(bundle), options, max_new_tokens=3, note=free).close()
+        assert notes == [waiting, "2 actors on Ray, one per 1 CPUs"]
+    finally:
+        ray.shutdown()
+
+
+def test_the_limit_of_pixels_holds_on_the_nodes(cluster: str, bundle: Path, make_tsv) -> None:
+    from parrot_evaluation.runner import Question
+    from parrot_evaluation.tsv import read_tsv
+
+    image = read_tsv(make_tsv("nano_tr.tsv", [choice()])).rows[0].image_bytes
+    here = open_model(str(bundle), ModelOptions(max_pixels=14), max_new_tokens=3)
+    there = open_model(str(bundle), ModelOptions(max_pixels=14, ray=cluster, ray_cpus=1), max_new_tokens=3)
+    try:
+        assert (there.name, there.fingerprint) == (here.name, here.fingerprint)
+        with pytest.raises(ImageError, match="3 x 5 is 15 pixels, the limit is 14"):
+            there.ask([Question(image, "Ne var?", "tr", "tr row 0")])
+    finally:
+        there.close()
+
+
+def test_a_vision_tower_is_sent_by_its_whole_path_and_a_hub_name_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parrot_evaluation.ray_model import _for_actors
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "towers" / "mine").mkdir(parents=True)
+    (tmp_path / "towers" / "mine" / "config.json").write_text("{}")
+    sent = {
+        given: _for_actors(ModelOptions(ray="auto", dtype="bf16", vision_tower=given and Path(given)))
+        for given in ("towers/mine", "openai/clip-vit-large-patch14-336", None)
+    }
+    assert sent["towers/mine"] == ModelOptions(dtype="bf16", vision_tower=tmp_path / "towers" / "mine")
+    assert sent["openai/clip-vit-large-patch14-336"].vision_tower == Path("openai/clip-vit-large-patch14-336")
+    assert sent[None].vision_tower is None
 
 
 def test_a_model_that_a_node_lacks_is_one_clear_error(

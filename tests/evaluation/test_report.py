@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 
 import pytest
 from tsv_files import choice, open_row, picture, yes_no
@@ -89,6 +91,18 @@ def test_disagreements_are_listed(report_and_samples) -> None:
     assert "differently: 1" in text
     assert "| en " in text
     assert "letter alone" in text
+
+
+def test_what_a_model_said_is_no_markdown(make_tsv) -> None:
+    said = r"*b* <img src=x> [go](http://x.org) www.x.org `c` &amp; | \| $x$ _d_"
+    read = [read_tsv(make_tsv("nano_en.tsv", [choice("B")]))]
+    samples = evaluate(BENCHMARKS["nano"], read, lambda questions: [f"B\n{said}"])
+    samples = [replace(samples[0], kit="A")]
+    text = tables.disagreements(build(BENCHMARKS["nano"], read, samples, model="x", settings={}))
+    escaped = r"\*b\* \<img src=x\> \[go\](http\://x.org) www\.x.org \`c\` \&amp; \| \\\| \$x\$ \_d\_"
+    assert f"B {escaped} |" in text
+    # As the specification of CommonMark has it, a backslash before a mark stands for the mark alone.
+    assert re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", escaped) == said
 
 
 def test_a_chinese_character_takes_two_columns() -> None:

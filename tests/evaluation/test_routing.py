@@ -10,6 +10,7 @@ from tsv_files import choice, open_row
 from parrot_evaluation.benchmarks import find_benchmark
 from parrot_evaluation.cli import main
 from parrot_evaluation.routing import Routed, RoutingJournal, distance, summarise
+from parrot_evaluation.routing_cli import markdown
 from parrot_evaluation.tsv import read_tsv
 from parrot_runtime.errors import InputError
 from parrot_runtime.parrot import Parrot
@@ -47,6 +48,18 @@ def test_means_and_losses_per_language(rows) -> None:
     assert turkish.entropy == pytest.approx(-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2))
     assert distance(english, turkish) == pytest.approx(0.5)
     assert distance(english, english) == 0
+
+
+def test_answers_left_to_a_judge_are_not_called_wrong(make_tsv) -> None:
+    llava = find_benchmark("LLaVA-Bench")
+    row = {"gpt4_ans": "A cat.", "caption": "x", "category": "conv"}
+    file = make_tsv("LLaVABench.tsv", [row] * 2, ["index", "image", "question", "caption", "gpt4_ans", "category"])
+    read = read_tsv(file, language="en", form=llava.form).rows
+    summaries = summarise(llava, [(row, routed(row)) for row in read])
+    assert (summaries[0].right, summaries[0].right_without, summaries[0].changed_without) == (None, None, (0, 2))
+    text = markdown("routing", summaries)
+    assert "Right answers" not in text
+    assert "| en English |   2 |         0 |         2 |" in text
 
 
 def test_questions_come_back(tmp_path: Path, rows) -> None:

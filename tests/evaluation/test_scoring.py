@@ -79,6 +79,11 @@ def test_open_answers_are_compared_normalised(judged) -> None:
     assert count(measure(NANO, "choice"), samples) == (0, 0, 0)
 
 
+def test_an_empty_answer_is_never_right(judged) -> None:
+    pairs = [(open_row("?"), ""), (open_row("?"), " \u200b"), (open_row("?"), "!"), (open_row("?"), "？")]
+    assert [sample.right for sample in judged(pairs)] == [False, False, False, True]
+
+
 def test_answer_language_leaves_out_what_cannot_be_known(judged) -> None:
     pairs = [(open_row("x"), "Bir kedi."), (open_row("x"), "A cat is here."), (open_row("x"), "42"), (choice("A"), "A")]
     samples = judged(pairs, code="tr")
@@ -146,6 +151,14 @@ def test_circular_scoring_wants_numbers(judged) -> None:
 def test_mmmb_counts_yes_no_rows_in_plain_accuracy_too(judged) -> None:
     samples = judged([(choice("A"), "A"), (yes_no("B"), "A")], MMMB)
     assert count(measure(MMMB, "all"), samples) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("name", ["MMMB", "MMBench_dev"])
+def test_rows_without_options_are_counted_apart(judged, name: str) -> None:
+    benchmark = BENCHMARKS[name]
+    samples = judged([(choice("A"), "A"), (open_row("a cat"), "A cat."), (open_row("a cat"), "A dog.")], benchmark)
+    assert count(measure(benchmark, "all"), samples) == (1, 1, 0)
+    assert count(measure(benchmark, "open"), samples) == (1, 2, 0)
 
 
 def test_cells_by_language_and_category(judged) -> None:

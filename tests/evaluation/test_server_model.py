@@ -146,6 +146,7 @@ def test_a_server_that_is_gone_costs_no_answer_when_all_are_asked_again(server, 
         (("--body", "{"), "--body: not JSON"),
         (("--model", "http://me:secret@localhost/v1"), "--model has a password in it"),
         (("--dtype", "bf16"), "--dtype is for a checkpoint"),
+        (("--max-pixels", 9), "--max-pixels is for a bundle and a checkpoint"),
     ],
 )
 def test_bad_usage_is_one_line_and_nothing_is_asked(server, data: Path, more: tuple, said: str) -> None:

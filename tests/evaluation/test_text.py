@@ -40,6 +40,9 @@ def test_dotted_capital_and_yo() -> None:
         ("Guarda-chuva", "guarda chuva"),
         ("Pão", "Pa\u0303o"),
         ("  a\tcat \n", "A cat"),
+        ("\u22125", "-5."),
+        ("− 5", "−  5"),
+        ("3-5", "3 5"),
     ],
 )
 def test_equal_answers(one: str, other: str) -> None:
@@ -47,7 +50,11 @@ def test_equal_answers(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("pão", "pao"), ("três", "dois"), ("3", "13"), ("猫", "狗"), ("кот", "кит")]
+    ("one", "other"),
+    [
+        *(("pão", "pao"), ("três", "dois"), ("3", "13"), ("猫", "狗"), ("кот", "кит")),
+        *(("5", "-5"), ("-5 °C", "5 °C"), ("温度 -5", "温度 5"), ("-٥", "٥")),
+    ],
 )
 def test_different_answers(one: str, other: str) -> None:
     assert normalise(one) != normalise(other)

@@ -187,6 +187,17 @@ def test_a_missing_file_and_an_unknown_language(tmp_path: Path) -> None:
         read_tsv(tmp_path / "mmmb_en.tsv", language="fr")
 
 
+def test_the_line_that_is_no_utf8_is_named(make_tsv) -> None:
+    """Far behind the first chunk that a decoder reads, and behind a cell of two lines."""
+    path = make_tsv("nano_en.tsv", [choice(question=f"{n} {'x' * 300}" + "\ny" * (n == 7)) for n in range(60)])
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"50 x", b"50 \xff"))
+    line = whole[: whole.index(b"50 x")].count(b"\n") + 1
+    with pytest.raises(InputError, match=f"nano_en.tsv: line {line}: not UTF-8; expected a TSV file in UTF-8"):
+        read_tsv(path)
+    assert line == 53
+
+
 # Any text but lone surrogates, which no UTF-8 file holds, and carriage returns, which csv writers may rewrite.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1).filter(
     lambda text: text.strip() not in ("", "nan", "NaN")

@@ -68,6 +68,69 @@ def test_sentences(answer: str, code: str, expected: str | None) -> None:
     assert yes_no(answer, code) == expected
 
 
+# Words that hold a yes or no, are asked rather than said, or say that nothing can be said.
+HELD = [
+    ("对不起，我无法回答这个问题。", "zh", None),
+    ("不好意思，我看不清。", "zh", None),
+    ("抱歉，我无法确定图中是否有猫。", "zh", None),
+    ("我不确定。", "zh", None),
+    ("不是很清楚", "zh", None),
+    ("图中没有足够的信息来判断。", "zh", None),
+    ("正确答案是：否", "zh", "no"),
+    ("正确答案是：是", "zh", "yes"),
+    ("正确的回答是没有。", "zh", "no"),
+    ("答案是否。", "zh", "no"),
+    ("答案是否定的。", "zh", "no"),
+    ("有没有猫？没有", "zh", "no"),
+    ("是否有猫？有。", "zh", "yes"),
+    ("图中有猫，对吗？不对。", "zh", "no"),
+    ("图中有猫吗？", "zh", None),
+    ("是的，有猫。你还想知道什么？我可以告诉你。", "zh", "yes"),
+    ("是的，但不确定是什么品种。", "zh", "yes"),
+    ("对于这张图片，没有。", "zh", "no"),
+    ("不错，图中有猫。", "zh", "yes"),
+    ("你说得没错，图中有猫。", "zh", "yes"),
+    ("不远处有一只猫。", "zh", "yes"),
+    ("人们面对的墙上没有画。", "zh", "no"),
+    ("No doubt there is one: yes.", "en", "yes"),
+    ("I have no idea.", "en", None),
+    ("There is no way to tell.", "en", None),
+    ("I'm sorry, but no image was provided.", "en", None),
+    ("No, but I can't tell what it is.", "en", "no"),
+    ("Is there no cat? Yes, there is one.", "en", "yes"),
+    ("Yes or no? No.", "en", "no"),
+    ("Não sei.", "pt", None),
+    ("Não é possível determinar.", "pt", None),
+    ("Não há dúvida: sim.", "pt", "yes"),
+    ("É difícil dizer se há um gato ou não.", "pt", None),
+    ("Sim ou não? Não.", "pt", "no"),
+    ("لا أعرف.", "ar", None),
+    ("لا يمكنني تحديد ذلك.", "ar", None),
+    ("لا شك، نعم.", "ar", "yes"),
+    ("القطة لا تزال على الطاولة.", "ar", None),
+    ("كلا الرجلين في الصورة.", "ar", None),
+    ("يعمل من أجل المال.", "ar", None),
+    ("من الصعب القول إن كانت هناك قطة أم لا.", "ar", None),
+    ("نعم أم لا؟ لا.", "ar", "no"),
+    ("Kedi olup olmadığı belli değil.", "tr", None),
+    ("Bunu söylemek mümkün değil.", "tr", None),
+    ("Bu konuda hiç fikrim yok.", "tr", None),
+    ("Hayır, ama ne olduğunu bilmiyorum.", "tr", "no"),
+    ("Evet mi hayır mı? Hayır.", "tr", "no"),
+    ("No, ne olduğunu bilmiyorum.", "tr", "no"),
+    ("Трудно сказать, есть кошка или нет.", "ru", None),
+    ("Нет возможности это определить.", "ru", None),
+    ("Нет сомнений: да.", "ru", "yes"),
+    ("Да нет, кошки тут нет.", "ru", "no"),
+    ("Нет ли тут кошки? Да, есть.", "ru", "yes"),
+]
+
+
+@pytest.mark.parametrize(("answer", "code", "expected"), HELD)
+def test_a_word_that_only_holds_a_yes_or_no(answer: str, code: str, expected: str | None) -> None:
+    assert yes_no(answer, code) == expected
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
