@@ -120,8 +120,7 @@ def _cells(row: int, item: dict[str, Any]) -> Iterator[list[str]]:
     votes = "/".join(map(str, note.get("votes", [])))
     turns = zip(item["conversations"], note["source"], note["flags"], strict=True)
     for number, (turn, source, flags) in enumerate(turns):
-        name = str(item.get("id", ""))
-        yield [str(row), str(number), name, turn["from"], source, turn["value"], votes, " ".join(flags), "", ""]
+        yield [str(row), str(number), _id(item), turn["from"], source, turn["value"], votes, " ".join(flags), "", ""]
 
 
 def _read(sheet: Path) -> tuple[dict[int, list[dict[str, Any]]], list[str]]:
@@ -157,7 +156,7 @@ def _take(row: dict[str, Any], number: int, item: dict[str, Any], change: Calibr
     sources = item[KEY]["source"]
     if turn >= len(sources):
         return f"record {number} has no turn {turn}"
-    if not (_same_text(row["source"], sources[turn]) and _same_id(row["id"], str(item.get("id", "")))):
+    if not (_same_text(row["source"], sources[turn]) and _same_id(row["id"], _id(item))):
         return f"id or source are not those of record {number}, turn {turn}: is it the sheet of this file?"
     if verdict not in VERDICTS:
         return f"the verdict is '{verdict}'; expected ok, corrected or reject"
@@ -174,6 +173,11 @@ def _take(row: dict[str, Any], number: int, item: dict[str, Any], change: Calibr
         change.rejected.add(number)
     change.verdicts[verdict] += 1
     return None
+
+
+def _id(item: dict[str, Any]) -> str:
+    """A record's id as a cell can hold it: half a character cannot be written."""
+    return str(item.get("id", "")).encode("utf-8", "backslashreplace").decode()
 
 
 def _same_text(cell: str, source: str) -> bool:

@@ -152,6 +152,16 @@ def test_what_a_spreadsheet_does_to_cells_is_no_change(tmp_path):
     assert final["conversations"][0]["value"] == "<image>\n```a\nb``` da"
 
 
+def test_half_a_character_in_an_id_is_no_hindrance(tmp_path):
+    path, sheet = tmp_path / "tr.json", tmp_path / "sheet.tsv"
+    path.write_text(json.dumps([translated(0, id="\ud800")]))
+    write_sheet(path, sheet, sample=None, flagged=False, seed=0, force=False)
+    rows = rows_of(sheet)
+    rows[1]["verdict"] = "ok"
+    save(sheet, rows)
+    assert import_sheet(sheet, path, tmp_path / "final.json", force=False)[1] == 1
+
+
 def test_pictures_are_found_from_where_the_corrected_file_stands(file, tmp_path):
     sheet, output = tmp_path / "sheet.csv", tmp_path / "other" / "final.json"
     write_sheet(file, sheet, sample=None, flagged=False, seed=0, force=False)
