@@ -78,7 +78,7 @@ def test_without_onnxruntime_one_line_says_what_to_install(bundle, picture, tmp_
     assert done.stdout == b""
     assert done.stderr.decode().splitlines() == [
         "parrot-run: onnxruntime is not installed; run `pip install 'parrot-edge[cpu]'` "
-        "(or 'parrot-edge[cuda]' for an NVIDIA GPU, never both)"
+        "(or 'parrot-edge[cuda]' where something else needs onnxruntime-gpu, never both)"
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parrot_runtime import plotting
-from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.errors import InputError
 from parrot_runtime.languages import CODES
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -45,7 +45,7 @@ def test_refusals_leave_nothing(tmp_path: Path) -> None:
         plotting.save(figure(), tmp_path / "a.png", force=False)
     assert (tmp_path / "a.png").read_bytes() == b"old"
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ParrotError, match="cannot be written"):
+    with pytest.raises(InputError, match="file is a file; give another folder"):
         plotting.save(figure(), tmp_path / "file" / "a.png", force=False)
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "file"}
 
