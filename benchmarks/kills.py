@@ -12,6 +12,7 @@ control that lost none.
 """
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -115,6 +116,8 @@ def _write_naively() -> None:
 
     def save(self: trainer.ParrotTrainer, model: object, trial: object) -> None:
         Trainer._save_checkpoint(self, model, trial)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        (folder / trainer.TALLY_FILE).write_text(json.dumps(self._tally.state(self._total)), encoding="utf-8")
 
     trainer.ParrotTrainer._save_checkpoint = save
     stages.last_good_checkpoint = lambda run: (next(iter(checkpoint.checkpoints(run)), None), [])
