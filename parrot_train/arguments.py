@@ -35,7 +35,7 @@ def training_arguments(
     # Where `accelerate launch` has set them, they would go before the stage's own; and compiled, a model is another.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if stage.precision == "bf16" else "no"
     os.environ["ACCELERATE_DYNAMO_BACKEND"] = "no"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(run / CHECKPOINTS),
         per_device_train_batch_size=stage.micro_batch,
         gradient_accumulation_steps=check_batches(stage, world_size),
@@ -67,6 +67,16 @@ def training_arguments(
         report_to="none",
         log_level="error",
     )
+    if world_size == 1:
+        keep_one_device(arguments)
+    return arguments
+
+
+def keep_one_device(arguments: TrainingArguments) -> None:
+    """Without a launcher the Trainer would share each batch out to all GPUs (DataParallel), which cuts the rows of
+    prompts and those of pictures as if each had one picture."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
 
 
 def _recompute(wanted: bool) -> dict[str, Any]:

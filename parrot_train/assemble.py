@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 from parrot_runtime.errors import InputError
-from parrot_train.backbones import backbone_folder
+from parrot_runtime.tokenizer import load_tokenizer
+from parrot_train.backbones import backbone_folder, reason_of
 from parrot_train.checkpoint import RUN_FILE, check_files, known_languages, load_checkpoint, read_run
 from parrot_train.config import EXTEND, TrainConfig
 from parrot_train.config_files import to_mapping
@@ -145,9 +147,10 @@ def _load(loader: Any, kinds: dict[str, str], source: str, part: str) -> Any:
                 f"{', '.join(kinds)}"
             )
         model, report = loader.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"backbones.{part}={source}: cannot be loaded ({reason})") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise InputError(
+            f"backbones.{part}={source}: cannot be loaded from {folder} ({reason_of(error)}); get its files again"
+        ) from error
     if report["missing_keys"]:
         # transformers would fill them at random: training would run, and start from noise.
         raise InputError(
@@ -162,7 +165,7 @@ def _tokenizer(source: str, model: "ParrotForConditionalGeneration") -> Path:
     path = backbone_folder(source, "llm") / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; the language model's folder needs its tokenizer.json")
-    tokens, rows = Tokenizer.from_file(str(path)).get_vocab_size(), model.config.text_config.vocab_size
+    tokens, rows = load_tokenizer(path).get_vocab_size(), model.config.text_config.vocab_size
     if tokens > rows:
         raise InputError(
             f"{path}: {tokens} tokens, but the language model has {rows} rows; give the matching tokenizer"

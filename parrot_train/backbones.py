@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 
 from parrot_runtime.errors import InputError
 from parrot_runtime.strict import nearest
@@ -106,6 +106,11 @@ def backbone_folder(source: str, part: str) -> Path:
     return folder
 
 
+def reason_of(error: Exception) -> str:
+    """What a library says is wrong, in one line."""
+    return " ".join(str(error).split())[:300]
+
+
 def backbone_shape(source: str, part: str) -> dict[str, Any]:
     """The configuration of a backbone as a dict of its fields, from SHAPES or from the ``config.json`` of its files.
 
@@ -124,7 +129,8 @@ def backbone_shape(source: str, part: str) -> dict[str, Any]:
 
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"backbones.{part}={source}: {folder}/config.json cannot be read ({reason})") from error
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise InputError(
+            f"backbones.{part}={source}: {folder}/config.json cannot be read ({reason_of(error)}); get it again"
+        ) from error
     return getattr(config, f"{part}_config", config).to_dict()

@@ -123,7 +123,8 @@ class LaunchedRanks(Ranks):
                     "GPUs; start as many processes as it has"
                 )
             torch.cuda.set_device(self.local_rank)
-        distributed.init_process_group("nccl" if cuda else "gloo")
+        # Ranks wait while the first one hashes a checkpoint, and lost ones are noticed below: no limit of its own.
+        distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
         self._talk = distributed.new_group(backend="gloo", timeout=_PATIENCE)
         # A client of its own: one that waits for a key keeps every other user of the same client waiting.
         client = distributed.TCPStore(*self._address, is_master=False, wait_for_workers=False)

@@ -81,7 +81,7 @@ class Learned:
         """Write what learns into ``folder``, and of what it is a part."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(learned_tensors(model), folder / LEARNED_FILE, metadata={"format": "pt"})
-        note = {"base": str(self.base), "sha256": self.sha256, "scale": self.scale}
+        note = {"base": str(self.base.resolve()), "sha256": self.sha256, "scale": self.scale}
         (folder / LORA_NAME).write_text(json.dumps(note, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         _write_config(model, folder)
 

@@ -119,6 +119,8 @@ def _train(
     disable_progress_bar()  # of loading and saving weights: the bars of data and training say what takes time
     ready = make_ready(request, ranks, held)
     note, run = ready.note, request.run
+    if not ranks.launched and (idle := torch.cuda.device_count() - 1) > 0:
+        _say(f"one GPU is used and {idle} more are not; a launcher uses all (docs/training.md)")
     checkpoint = ranks.from_main(lambda: _begin(request, old, ready))
 
     def failed(failure: Failure, status: str = "failed") -> None:

@@ -112,8 +112,8 @@ class Scheduler:
                 if request.finish:  # cancelled before it had a slot
                     results.put(_END)
                     continue
+                readers[request] = results  # first: should it not be admitted, its reader is told with the others
                 self._slots.admit(request)
-                readers[request] = results
             return not self._closed
 
 

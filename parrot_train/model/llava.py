@@ -14,7 +14,7 @@ from transformers import LlavaConfig
 from parrot_runtime.errors import InputError
 from parrot_train.shards import read_json
 
-from .configuration import ParrotConfig
+from .configuration import WITHOUT_CLASS_TOKEN, ParrotConfig
 from .released import VISION_PREFIX, load_tensors, tensor_places
 
 if TYPE_CHECKING:
@@ -49,7 +49,14 @@ def llava_config(folder: Path) -> ParrotConfig:
         raise InputError(f"{path}: vision_feature_layer is {config.vision_feature_layer}; only one layer is supported")
     if not config.multimodal_projector_bias:
         raise InputError(f"{path}: multimodal_projector_bias is false; only a projector with biases is supported")
-    keeps = _SELECT[config.vision_feature_select_strategy]
+    keeps, encoder = _SELECT[config.vision_feature_select_strategy], config.vision_config.model_type
+    if encoder in WITHOUT_CLASS_TOKEN:
+        if keeps == "patch":  # transformers drops the first row, whatever it is
+            raise InputError(
+                f"{path}: vision_feature_select_strategy is 'default', which drops the first patch of a {encoder}, and "
+                "the model was trained on what is left; only 'full' is supported"
+            )
+        keeps = "patch"
     return ParrotConfig(
         vision_config=config.vision_config,
         text_config=config.text_config,

@@ -61,15 +61,16 @@ def find_vision_tower(folder: Path, stored: Mapping[str, Any], vision_tower: Pat
     checkpoint and beside it. A hub name is also looked for among what the Hugging Face cache holds already; nothing
     is downloaded. Raises InputError that names the places looked at.
     """
-    named = str(stored.get("mm_vision_tower", ""))
+    named = str(stored.get("mm_vision_tower") or "")
     last = re.split(r"[/\\]", named.rstrip("/\\"))[-1]
-    places = [Path(vision_tower)] if vision_tower else [folder / last, folder.parent / last, Path(named)]
+    places = [folder / last, folder.parent / last, Path(named)] if last not in ("", ".", "..") else []
+    places = [Path(vision_tower)] if vision_tower else places
     for place in places:
         if (place / "config.json").is_file():
             return place
     if cached := _in_hub_cache(str(vision_tower or named)):
         return cached
-    looked = ", ".join(map(str, places))
+    looked = ", ".join(map(str, places)) or "no folder that it names"
     raise InputError(
         f"{folder}: its vision tower '{named}' is in none of {looked}, nor in the Hugging Face cache; download it and "
         "name its folder with --vision-tower"

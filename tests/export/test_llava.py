@@ -35,7 +35,7 @@ def make(folder, strategy="default", encoder="clip_vision_model", tokenizer=None
         vision_config=VISION | {"model_type": encoder, "num_hidden_layers": 3},
         text_config=TEXT | {"model_type": "llama", "vocab_size": rows},
         image_token_index=IMAGE,
-        image_seq_length=PATCHES + (strategy == "full"),
+        image_seq_length=PATCHES + (strategy == "full" and encoder == "clip_vision_model"),
         vision_feature_select_strategy=strategy,
     )
     model = LlavaForConditionalGeneration(config).eval()
@@ -49,11 +49,13 @@ def make(folder, strategy="default", encoder="clip_vision_model", tokenizer=None
     return model
 
 
-@pytest.fixture(scope="module", params=["default", "full"])
+@pytest.fixture(scope="module", params=["default", "full", "full siglip"])
 def llava(request, tmp_path_factory):
-    """Its folder, transformers' model, and how many positions an image takes."""
+    """Its folder, transformers' model, and how many positions an image takes: a SigLIP has no class token."""
     folder = tmp_path_factory.mktemp("llava") / request.param
-    return folder, make(folder, request.param), PATCHES + (request.param == "full")
+    strategy, *siglip = request.param.split()
+    model = make(folder, strategy, encoder="siglip_vision_model" if siglip else "clip_vision_model")
+    return folder, model, PATCHES + (request.param == "full")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,9 @@ def test_the_graphs_of_a_llava_compute_what_transformers_does(llava, sample, tmp
     folder, model, tokens = llava
     ids, pixels, expected = sample
     opened = open_checkpoint(folder)
-    assert opened.recipe.image == ImageRecipe.clip(28)
+    assert (opened.recipe.image == ImageRecipe.clip(28)) == (
+        model.config.vision_config.model_type == "clip_vision_model"
+    )
     graphs = sessions(opened, tmp_path / "graphs", "fp32")
     assert set(graphs) == {"encoder", "decoder"}
     (features,) = graphs["encoder"].run(None, {"pixel_values": pixels.numpy()})
@@ -140,7 +144,7 @@ def test_a_llava_on_vicunas_tokenizer_answers_from_its_bundle_as_transformers_do
 def test_a_siglip_sees_pictures_by_its_own_numbers(tmp_path):
     from transformers.models.siglip import SiglipImageProcessor
 
-    make(tmp_path, encoder="siglip_vision_model")
+    make(tmp_path, "full", encoder="siglip_vision_model")
     theirs = SiglipImageProcessor()
     image = open_checkpoint(tmp_path).recipe.image
     assert (image.size, list(image.mean), list(image.std)) == (28, list(theirs.image_mean), list(theirs.image_std))
@@ -207,6 +211,11 @@ def test_a_llava_of_another_make_is_refused(tmp_path, settings, message):
     path = tmp_path / "llava" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | settings), "utf-8")
     refuse(tmp_path / "llava", message)
+
+
+def test_a_siglip_without_its_first_patch_is_refused(tmp_path):
+    make(tmp_path / "llava", encoder="siglip_vision_model")
+    refuse(tmp_path / "llava", "which drops the first patch of a siglip_vision_model")
 
 
 def test_missing_and_unexpected_tensors_are_named(tmp_path):

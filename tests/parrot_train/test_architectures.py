@@ -118,6 +118,9 @@ def test_shapes_of_a_folder_and_of_nothing(backbones, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen2", ')
     with pytest.raises(InputError, match=r"config\.json cannot be read"):
         backbone_shape(str(tmp_path), "llm")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2", "hidden_size": "x"}')
+    with pytest.raises(InputError, match=r"config\.json cannot be read .*hidden_size.*get it again"):
+        backbone_shape(str(tmp_path), "llm")
 
 
 @pytest.mark.parametrize("part", ["vision", "llm"])

@@ -1,5 +1,6 @@
 """Stage 1 from backbones of every family: their weights bit for bit, their features as transformers has them."""
 
+import re
 import shutil
 
 import pytest
@@ -87,6 +88,25 @@ def test_another_family_is_refused_by_name(tmp_path, backbones):
     GPT2LMHeadModel(GPT2Config(n_embd=24, n_layer=1, n_head=2, vocab_size=330)).save_pretrained(tmp_path / "llm")
     with pytest.raises(InputError, match="a model of type 'gpt2'; Parrot can be made of qwen2, qwen3, llama"):
         _assembled(backbones.vision, tmp_path / "llm")
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("model.safetensors", lambda data: data[:100]),
+        ("tokenizer.json", lambda data: data[:100]),
+        ("config.json", lambda data: data.replace(b'"hidden_size": 24', b'"hidden_size": "x"')),
+    ],
+)
+def test_a_damaged_backbone_is_one_line(tmp_path, backbones, file, change):
+    path = shutil.copytree(backbones.llm, tmp_path / "llm") / file
+    data = path.read_bytes()
+    path.write_bytes(change(data))
+    assert path.read_bytes() != data
+    with pytest.raises(InputError, match=str(path.parent)) as caught:
+        _assembled(backbones.vision, tmp_path / "llm")
+    assert "\n" not in str(caught.value)
+    assert re.search("get its files again|put the model's own tokenizer.json there", str(caught.value))
 
 
 def test_an_incomplete_backbone_is_refused(tmp_path, backbones):

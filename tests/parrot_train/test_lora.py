@@ -149,7 +149,7 @@ def test_a_checkpoint_on_the_way_holds_what_learns_and_stands_for_a_whole_model(
     assert (folder / "parrot_recipe.json").read_bytes() == (run / "parrot_recipe.json").read_bytes()
 
 
-def test_a_checkpoint_of_adapters_needs_the_weights_it_was_trained_beside(train):
+def test_a_checkpoint_of_adapters_needs_the_weights_it_was_trained_beside(train, monkeypatch):
     base = train(1)
     folder = train(2, *LORA, "stage2.max_steps=2") / "checkpoints" / "checkpoint-2"
     path = base / "model.safetensors"
@@ -162,6 +162,10 @@ def test_a_checkpoint_of_adapters_needs_the_weights_it_was_trained_beside(train)
         checkpoint.load_checkpoint(folder)
     path.write_bytes(good)
     checkpoint.load_checkpoint(folder)
+    whole = folder.resolve()
+    with monkeypatch.context() as patch:
+        patch.chdir(base.parent)  # wherever it is asked for
+        checkpoint.load_checkpoint(whole)
     (folder / "lora.json").write_text('{"base": "runs/nano/stage1"}')
     with pytest.raises(InputError, match="no sound base, sha256 and scale"):
         checkpoint.load_checkpoint(folder)

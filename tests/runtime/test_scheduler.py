@@ -288,6 +288,17 @@ def test_an_error_of_the_device_reaches_everybody_who_waits(parrot, picture, mon
                 _ = stream.answer
 
 
+def test_who_cannot_be_admitted_is_told_too(parrot, picture, monkeypatch):
+    with parrot.scheduler(slots=2) as scheduler:
+
+        def fail(_request):
+            raise MemoryError("no room for its embeddings")
+
+        monkeypatch.setattr(scheduler._slots, "admit", fail)
+        with pytest.raises(MemoryError):
+            scheduler.ask(picture, QUESTIONS[0], max_new_tokens=2)
+
+
 def test_an_error_of_one_answer_is_that_answers_alone(parrot, picture):
     wrong = parrot._composer.request([], [Turn("user", "?")], _divide, 400, Stats(), Routed())
     with parrot.scheduler(slots=2) as scheduler:

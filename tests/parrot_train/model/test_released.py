@@ -115,6 +115,16 @@ def test_a_vision_tower_that_is_not_there_is_asked_for(copy, tmp_path):
     load_released(copy, tmp_path / "elsewhere")
 
 
+@pytest.mark.parametrize("named", [None, "", "./", ".."])
+def test_a_checkpoint_that_names_no_vision_tower_is_not_taken_for_one(copy, tmp_path, named):
+    tower = shutil.move(copy / "clip-vit-tiny", tmp_path / "elsewhere")
+    path = copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mm_vision_tower": named}))
+    with pytest.raises(InputError, match=r"no folder that it names.*name its folder with --vision-tower"):
+        load_released(copy)
+    load_released(copy, tower)
+
+
 @pytest.mark.parametrize("given", [None, "some-lab/clip-vit-tiny"])
 def test_a_hub_name_is_found_in_the_cache_and_never_downloaded(copy, tmp_path, monkeypatch, given):
     """The cache laid out as huggingface_hub lays it: a reference to a revision, and the revision's files."""
