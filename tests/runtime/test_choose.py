@@ -166,14 +166,20 @@ def test_a_bundle_for_tensorrt_alone_needs_its_engines(both):
     assert chosen(both).build.sm == 89
 
 
-def test_the_newest_bundle_this_machine_can_run_may_be_one_of_engines(both, bundle, tmp_path):
+@pytest.fixture
+def bundles(both, bundle, tmp_path):
+    """A folder with ``usual``, and a newer one for TensorRT alone, ``engines``, which are not built."""
     data = json.loads((both / "parrot.json").read_text("utf-8"))
     edit_manifest(both, target="tensorrt-rtx", graphs={}, kv_dtype=data["kv_dtype"])
-    bundles = tmp_path / "bundles"
-    bundles.mkdir()
-    both.rename(bundles / "engines")
-    os.symlink(bundle, bundles / "usual")
-    os.utime(bundles / "engines" / "parrot.json", (2e9, 2e9))
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    both.rename(folder / "engines")
+    os.symlink(bundle, folder / "usual")
+    os.utime(folder / "engines" / "parrot.json", (2e9, 2e9))
+    return folder
+
+
+def test_the_newest_bundle_this_machine_can_run_may_be_one_of_engines(bundles):
     found = find_bundle(bundles, bundles)
     assert (found.folder.name, len(found.skipped)) == ("usual", 1)
     build(bundles / "engines")
@@ -195,14 +201,7 @@ def test_a_driver_that_does_not_start_is_no_matter_to_onnxruntime(both, bundle, 
     assert find_bundle(both.parent, both.parent).folder == both
 
 
-def test_onnxruntime_is_given_a_bundle_that_it_can_run(both, bundle, tmp_path):
-    data = json.loads((both / "parrot.json").read_text("utf-8"))
-    edit_manifest(both, target="tensorrt-rtx", graphs={}, kv_dtype=data["kv_dtype"])
-    bundles = tmp_path / "bundles"
-    bundles.mkdir()
-    both.rename(bundles / "engines")
-    os.symlink(bundle, bundles / "usual")
-    os.utime(bundles / "engines" / "parrot.json", (2e9, 2e9))
+def test_onnxruntime_is_given_a_bundle_that_it_can_run(bundles):
     (bundles / "engines" / "engines").mkdir(exist_ok=True)  # with nothing in it
     assert find_bundle(bundles, bundles).folder.name == "usual"
     build(bundles / "engines")
