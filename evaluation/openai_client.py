@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from parrot_runtime.endpoint import Endpoint, RejectedError, Reply, Settings
-from parrot_runtime.errors import ParrotError
+from parrot_runtime.errors import InputError, ParrotError
 from parrot_runtime.pace import Pace, StoppedError
 
 Message = dict[str, Any]
@@ -29,6 +29,14 @@ _SIGNATURES = {
     b"GIF8": "gif",
     b"BM": "bmp",
 }
+
+
+class NoReplyError(ParrotError):
+    """The server gave no reply to the ``conversation`` of this number, from 0, after all retries."""
+
+    def __init__(self, message: str, conversation: int) -> None:
+        super().__init__(message)
+        self.conversation = conversation
 
 
 def user_turn(text: str, images: Sequence[bytes] = ()) -> Message:
@@ -88,26 +96,27 @@ class ChatClient:
         """The reply to each conversation, in their order, as it comes; RejectedError for one that the server refuses.
 
         ``conversations`` is read a little ahead of the replies, so it may be long and lazy. Raises InputError where the
-        server would refuse any request (address, key), and ParrotError when it gives no answer after all retries; the
+        server would refuse any request (address, key), and NoReplyError when it gives no answer after all retries; the
         replies before that are given first, and no further request goes out.
         """
         waiting: deque[Future[Reply]] = deque()
         fatal: list[ParrotError] = []
         self._over.clear()
 
-        def one(messages: Sequence[Message]) -> Reply:
+        def one(number: int, messages: Sequence[Message]) -> Reply:
             try:
                 return self._endpoint.ask(self._body(messages, max_tokens))
             except ParrotError as error:
+                told = error if isinstance(error, InputError) else NoReplyError(str(error), number)
                 # Nobody else asks in vain: those under way notice, and the first error is the one that is told.
-                fatal.append(error)
+                fatal.append(told)
                 self._over.set()
-                raise
+                raise told from error
 
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="chat") as pool:
             try:
-                for messages in conversations:
-                    waiting.append(pool.submit(one, messages))
+                for number, messages in enumerate(conversations):
+                    waiting.append(pool.submit(one, number, messages))
                     while waiting and (waiting[0].done() or len(waiting) >= _AHEAD * self._concurrency):
                         yield _result(waiting.popleft(), fatal)
                 while waiting:

@@ -6,15 +6,14 @@ without a trace here, so the fingerprint is that of the address, the model's nam
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator
 
 from parrot_evaluation.journal import REFUSED
 from parrot_evaluation.models import Model, ModelOptions, Note, named
-from parrot_evaluation.openai_client import ChatClient, Message, user_turn
+from parrot_evaluation.openai_client import ChatClient, Message, NoReplyError, user_turn
 from parrot_evaluation.runner import Question, Response
 from parrot_runtime.endpoint import Options, RejectedError, Settings, read_fields, read_key
-from parrot_runtime.errors import InputError
+from parrot_runtime.errors import InputError, ParrotError
 
 OPTIONS = Options(address="--model", model="--model-name", key="--api-key-env", extra="eval")
 _SETTINGS = Settings("http://localhost/v1")
@@ -42,21 +41,25 @@ def open_server(url: str, options: ModelOptions, *, max_new_tokens: int, note: N
     )
 
     def stream(questions: Iterable[Question]) -> Iterator[Response]:
-        under_way: deque[Question] = deque()
+        names: list[str] = []
 
         def conversations() -> Iterator[list[Message]]:
             for question in questions:
-                under_way.append(question)
+                names.append(question.name)
                 yield [user_turn(question.text, [question.image])]
 
-        for reply in client.replies(conversations(), max_tokens=max_new_tokens):
-            question = under_way.popleft()
-            if isinstance(reply, RejectedError):
-                if not options.count_refused:
-                    raise named(InputError(f"the server refuses it ({reply})"), question.name) from reply
-                yield Response("", REFUSED)
-            else:
-                yield Response(reply.text, reply.finish)
+        replies = client.replies(conversations(), max_tokens=max_new_tokens)
+        try:
+            for number, reply in enumerate(replies):
+                if not isinstance(reply, RejectedError):
+                    yield Response(reply.text, reply.finish)
+                elif options.count_refused:
+                    yield Response("", REFUSED)
+                else:
+                    raise named(InputError(f"the server refuses it ({reply})"), names[number]) from reply
+        except NoReplyError as error:
+            # One picture may be what the server stumbles over, each time.
+            raise ParrotError(f"asking {names[error.conversation]}: {error}") from error
 
     note(
         f"{url} answers as '{options.model_name}'; a server's model can change unseen, and answers that are kept are "

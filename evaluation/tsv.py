@@ -279,6 +279,8 @@ def _answer_problems(
         yield "it has no answer"
     elif options and answer not in options and not as_published:
         yield f"its answer {answer[:20]!r} is none of {', '.join(options)}"
+    elif form == "yes_no" and options and yes_no_options(options) is None:
+        yield "its options are not Yes and No, and nothing here counts others"
     elif form == "yes_no" and not options and polarity(answer) is None:
         yield f"its answer {answer[:20]!r} is neither Yes nor No"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from parrot_benchmarks.paper import tables
+from parrot_benchmarks.paper import comparing, tables
 from parrot_benchmarks.paper.__main__ import main
 from parrot_benchmarks.paper.study import SEEDS, Study, chosen_variants, jobs
 from parrot_benchmarks.paper.variants import CLAIMS, OTHERS, VARIANTS, Comparison
@@ -83,9 +83,9 @@ def test_results_made_elsewhere_are_taken_and_not_made_again(tmp_path):
     assert done.exit_code == 0, done.output
     assert "stage2/llava-english" in done.output
     assert "stage2/llava/1" not in done.output
-    found = tables.results_of(here)
-    assert tables.share(found["llava"][1], ["tr"]) == tables.share(canned("llava", 1, {"tr": 20}), ["tr"])
-    assert tables.share(found["parrot"][1], ["tr"]) == (31.0, 100)  # what is here already stays
+    found = comparing.results_of(here)
+    assert comparing.share(found["llava"][1], ["tr"]) == comparing.share(canned("llava", 1, {"tr": 20}), ["tr"])
+    assert comparing.share(found["parrot"][1], ["tr"]) == (31.0, 100)  # what is here already stays
     other = invoke(main, [*plan[:-1], "-o", str(tmp_path / "other"), "--scale", "0.5", "--take", figures])
     assert other.exit_code == 2
     assert "is of a study with" in other.stderr
@@ -172,11 +172,12 @@ def test_verdicts_need_seeds_that_agree(tmp_path):
     mine = study(tmp_path)
     for seed, (first, second) in enumerate(((30, 10), (10, 12), (20, 19)), 1):
         write(mine, canned("parrot", seed, {"tr": first}), canned("llava", seed, {"tr": second}))
-    results = tables.results_of(mine)
-    assert tables.difference(results, Comparison("parrot", "llava", "x", ("tr",))).verdict == tables.OPEN
-    assert tables.difference(results, Comparison("parrot", "swiglu")) is None
-    assert tables.Difference((-3.0, -3.1, -2.9)).verdict == tables.NOT
-    assert tables.Difference((3.0,)).verdict == tables.OPEN
+    results = comparing.results_of(mine)
+    assert comparing.difference(results, Comparison("parrot", "llava", "x", ("tr",))).verdict == comparing.OPEN
+    assert comparing.difference(results, Comparison("parrot", "swiglu")) is None
+    assert comparing.difference(results, Comparison("parrot", "llava", "x", ("tr",), "open, exact")).points == (0, 0, 0)
+    assert comparing.Difference((-3.0, -3.1, -2.9)).verdict == comparing.NOT
+    assert comparing.Difference((3.0,)).verdict == comparing.OPEN
 
 
 def test_what_was_not_asked_is_a_dash(tmp_path):
@@ -192,10 +193,10 @@ def test_what_was_not_asked_is_a_dash(tmp_path):
     assert "| LLaVA, multilingual data | 5,000 | 2 | – | 35.8 ± 1.2 | – | – | – | – | 35.8 ± 1.2 |" in text
     assert "| LLaVA, multilingual data | 35.8 ± 1.2 | – | – | – |" in text
     assert not re.search(r"\bnan\b", text)
-    found = tables.results_of(mine)
-    assert tables.difference(found, Comparison("parrot", "llava", "x", ("zh", "tr"))).points == (0.0, 0.0)
-    nothing = tables.difference(found, Comparison("parrot", "llava", "x", ("tr",)))
-    assert (nothing.points, nothing.interval, nothing.verdict) == ((), None, tables.OPEN)
+    found = comparing.results_of(mine)
+    assert comparing.difference(found, Comparison("parrot", "llava", "x", ("zh", "tr"))).points == (0.0, 0.0)
+    nothing = comparing.difference(found, Comparison("parrot", "llava", "x", ("tr",)))
+    assert (nothing.points, nothing.interval, nothing.verdict) == ((), None, comparing.OPEN)
     claim = next(claim for claim in CLAIMS if claim.key == "a")
     told = tables._sentence(claim, Comparison("parrot", "llava", "x", ("tr",)), nothing, nothing.verdict)
     assert told == "X (*Parrot* less *LLaVA, multilingual data*, tr): – points (no questions): **cannot be told**."

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from parrot_benchmarks.paper import runner, tables
+from parrot_benchmarks.paper import comparing, runner
 from parrot_benchmarks.paper.__main__ import main
 from parrot_benchmarks.paper.job import overrides
 from parrot_benchmarks.paper.job import run as run_job
@@ -45,7 +45,7 @@ def test_every_name_in_a_claim_is_a_variant_and_every_row_of_the_paper_is_there(
         assert claim.paper.keys() <= set(claim.rows)
         used |= set(claim.rows)
         for name in claim.paper:
-            assert tables.published(claim, name)["en"]
+            assert comparing.published(claim, name)["en"]
     assert used == VARIANTS.keys()
 
 
@@ -206,7 +206,7 @@ def test_a_killed_study_goes_on_keeps_its_results_and_no_weights(tmp_path, nano_
     result = json.loads(mine.result("parrot-english", 1).read_text())
     assert result["steps"] == 2
     assert {cell["language"] for cell in result["cells"]} == set(CODES)
-    assert tables.share(result, CODES)[1] >= 6 * 4 / 2  # a Yes/No pair is two questions
+    assert comparing.share(result, CODES)[1] >= 6 * 4 / 2  # a Yes/No pair is two questions
     assert not list(mine.work.glob("stage*"))
     assert jobs(mine, [VARIANTS["parrot-english"]], (1,)) == []
 

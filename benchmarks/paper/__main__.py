@@ -107,8 +107,9 @@ def report(output: Path, into: Path) -> None:
 
     Example: python -m parrot_benchmarks.paper report --into tables.md
     """
+    from parrot_benchmarks.paper.comparing import figures
     from parrot_benchmarks.paper.study import Study
-    from parrot_benchmarks.paper.tables import document, figures
+    from parrot_benchmarks.paper.tables import document
     from parrot_runtime.publish import write_file
 
     study = Study.read(output)

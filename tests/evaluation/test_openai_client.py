@@ -10,9 +10,9 @@ import chat_server
 import pytest
 from PIL import Image
 
-from parrot_evaluation.openai_client import ChatClient, data_uri, user_turn
+from parrot_evaluation.openai_client import ChatClient, NoReplyError, data_uri, user_turn
 from parrot_runtime.endpoint import RejectedError, Settings
-from parrot_runtime.errors import InputError, ParrotError
+from parrot_runtime.errors import InputError
 
 pytest.importorskip("httpx2")
 
@@ -72,8 +72,9 @@ def test_an_error_of_the_run_stops_the_others_and_is_told(server, client) -> Non
 
 def test_no_answer_after_all_retries_ends_the_run(server, client) -> None:
     server.faults = [chat_server.status(500, "out of memory")] * 100
-    with pytest.raises(ParrotError, match="no answer after 4 tries"):
+    with pytest.raises(NoReplyError, match="no answer after 4 tries") as ended:
         list(client.replies(asked(1), max_tokens=7))
+    assert ended.value.conversation == 0
 
 
 def test_conversations_are_read_as_they_are_asked(server, client) -> None:

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,28 +143,36 @@ def test_a_question_that_cannot_be_asked_ends_the_run_after_those_before_it(
         model.close()
 
 
+WAITING = "no actor runs on the Ray cluster, its devices may be in use; waiting for one"
+
+
+def others_on_both_nodes() -> list:
+    """Actors of somebody else, as many as there are CPUs; they wait where there is none free."""
+
+    class Other:
+        """A class of this function goes to the node whole."""
+
+    return [ray.remote(Other).options(num_cpus=1).remote() for _ in range(2)]
+
+
 def test_a_cluster_whose_devices_are_in_use_is_waited_for_and_then_told(
     cluster: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from parrot_evaluation import ray_model
+    from parrot_evaluation import ray_pool
 
-    class Other:
-        """Somebody else's work; a class of this function goes to the node whole."""
-
-    monkeypatch.setattr(ray_model, "_SAID", 1.0)
-    monkeypatch.setattr(ray_model, "_PATIENCE", 2.0)
+    monkeypatch.setattr(ray_pool, "_SAID", 1.0)
+    monkeypatch.setattr(ray_pool, "_PATIENCE", 2.0)
     options, notes = ModelOptions(ray=cluster, ray_cpus=1), []
-    waiting = "no actor runs on the Ray cluster yet, its devices may be in use; waiting for one"
     ray.init(address=cluster, log_to_driver=False)
     try:
-        others = [ray.remote(Other).options(num_cpus=1).remote() for _ in range(2)]
+        others = others_on_both_nodes()
         ray.get([other.__ray_ready__.remote() for other in others], timeout=200)
         with pytest.raises(ParrotError, match="no actor could start on the Ray cluster within 2 s") as ended:
             open_model(str(bundle), options, max_new_tokens=3, note=notes.append)
-        assert notes == [waiting]
+        assert notes == [WAITING]
         assert "\n" not in str(ended.value)
         # Freed while it is waited for, they are used.
-        monkeypatch.setattr(ray_model, "_PATIENCE", 200.0)
+        monkeypatch.setattr(ray_pool, "_PATIENCE", 200.0)
         notes.clear()
 
         def free(line: str) -> None:
@@ -172,9 +181,61 @@ def test_a_cluster_whose_devices_are_in_use_is_waited_for_and_then_told(
                 ray.kill(others.pop())
 
         open_model(str(bundle), options, max_new_tokens=3, note=free).close()
-        assert notes == [waiting, "2 actors on Ray, one per 1 CPUs"]
+        assert notes == [WAITING, "2 actors on Ray, one per 1 CPUs"]
     finally:
         ray.shutdown()
+
+
+def test_actors_that_die_while_others_take_their_devices_are_told(
+    cluster: str, bundle: Path, make_tsv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parrot_evaluation import ray_pool
+    from parrot_evaluation.runner import Question
+    from parrot_evaluation.tsv import read_tsv
+
+    image = read_tsv(make_tsv("nano_tr.tsv", [choice()])).rows[0].image_bytes
+    questions = [Question(image, "x" * (1 + number), "tr", f"tr row {number}") for number in range(400)]
+    options, notes = ModelOptions(ray=cluster, ray_cpus=1, slots=1), []
+    ray.init(address=cluster, log_to_driver=False)
+    model = None
+    try:
+        model = open_model(str(bundle), options, max_new_tokens=3, note=notes.append)
+        stream = model.stream(questions)
+        given = [next(stream)]
+        others = others_on_both_nodes()
+        monkeypatch.setattr(ray_pool, "_SAID", 1.0)
+        monkeypatch.setattr(ray_pool, "_PATIENCE", 2.0)
+        for pid in actors():
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ParrotError, match="no actor could start on the Ray cluster within 2 s"):
+            given += stream
+        assert WAITING in notes
+        assert len(given) < len(questions)
+        del others
+    finally:
+        if model is not None:
+            model.close()
+        ray.shutdown()
+
+
+def test_a_stream_that_is_given_up_leaves_nothing_to_the_next(cluster: str, bundle: Path, make_tsv) -> None:
+    from parrot_evaluation.runner import Question
+    from parrot_evaluation.tsv import read_tsv
+
+    image = read_tsv(make_tsv("nano_tr.tsv", [choice()])).rows[0].image_bytes
+    one, other = ([Question(image, letter * (1 + n), "tr", f"tr row {n}") for n in range(40)] for letter in "xo")
+    here = open_model(str(bundle), ModelOptions(), max_new_tokens=3)
+    there = open_model(str(bundle), ModelOptions(ray=cluster, ray_cpus=1, slots=1), max_new_tokens=3)
+    try:
+        expected = list(here.stream(other))
+        assert expected != list(here.stream(one))
+        stream = there.stream(one)
+        next(stream)
+        stream.close()
+        assert list(there.stream(other)) == expected
+    finally:
+        here.close()
+        there.close()
 
 
 def test_the_limit_of_pixels_holds_on_the_nodes(cluster: str, bundle: Path, make_tsv) -> None:
@@ -212,10 +273,10 @@ def test_a_vision_tower_is_sent_by_its_whole_path_and_a_hub_name_as_it_is(
 def test_a_model_that_a_node_lacks_is_one_clear_error(
     cluster: str, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from parrot_evaluation import ray_model
+    from parrot_evaluation.ray_pool import Pool
 
     copy = shutil.copytree(bundle, tmp_path / "bundle")
-    started = ray_model._Pool.start
+    started = Pool.start
 
     for changed, said in (
         ({"model": str(tmp_path / "nowhere")}, "node .*nowhere is not there; put it at the same path on every node"),
@@ -224,10 +285,10 @@ def test_a_model_that_a_node_lacks_is_one_clear_error(
 
         def start(pool, changed: dict = changed) -> None:
             # What a node without the folder, or with another one, would find.
-            pool._request = ray_model.replace(pool._request, **changed)
+            pool._request = replace(pool._request, **changed)
             started(pool)
 
-        monkeypatch.setattr(ray_model._Pool, "start", start)
+        monkeypatch.setattr(Pool, "start", start)
         with pytest.raises(InputError, match=said):
             open_model(str(copy), ModelOptions(ray=cluster, ray_cpus=1), max_new_tokens=3)
     assert not ray.is_initialized()

@@ -127,6 +127,21 @@ def test_a_refused_question_is_named_or_counted_as_wrong(server, data: Path) -> 
     assert "refused" not in json.loads(again.stdout)["settings"]
 
 
+def test_a_question_that_the_server_stumbles_over_each_time_is_named(server, data: Path) -> None:
+    def answer(body: dict) -> str:
+        if "soru 7?" in body["messages"][0]["content"][1]["text"]:
+            raise RuntimeError("this one is too much for me")
+        return "B"
+
+    server.answer = answer
+    result = run(*given(server, data, "--concurrency", 2, "--retries", 1))
+    assert result.exit_code == 1
+    assert "asking tr row 7 (line 9): " in result.stderr
+    assert "no answer after 2 tries" in result.stderr
+    lines = next((data / "results").glob("nano/*/answers.jsonl")).read_text("utf-8").splitlines()
+    assert [json.loads(line)["index"] for line in lines] == [str(number) for number in range(7)]
+
+
 def test_a_server_that_is_gone_costs_no_answer_when_all_are_asked_again(server, data: Path) -> None:
     arguments = given(server, data, "--concurrency", 1)
     assert run(*arguments).exit_code == 0

@@ -251,6 +251,8 @@ def test_plain_yes_no_rows_and_their_kind(make_tsv) -> None:
     )
     assert (translated.kind, translated.answer) == ("yes_no", "No")
     assert (options.kind, options.answer, options.yes_no) == ("yes_no", "A", {"yes": "A", "no": "B"})
+    with pytest.raises(InputError, match=r"line 3 \(index 1\): its options are not Yes and No"):
+        read_tsv(make_tsv("MME_tr.tsv", [yes_no("A"), choice("A", category="count")]), form="yes_no")
 
 
 def test_both_checksums_are_those_of_the_file(make_tsv) -> None:
