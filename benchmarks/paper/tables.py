@@ -45,9 +45,6 @@ def _wrapped(line: str) -> list[str]:
 
 
 def _opening(study: Study, results: Results) -> Iterator[str]:
-    seeds = sorted({seed for by_seed in results.values() for seed in by_seed})
-    made = sum(len(by_seed) for by_seed in results.values())
-    missing = [name for name in VARIANTS if not set(seeds) <= results.get(name, {}).keys()]
     yield "# The paper's claims in miniature"
     yield ""
     yield (
@@ -75,10 +72,7 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
     if study.settings:
         yield f"Settings of all trainings: {', '.join(f'`{setting}`' for setting in study.settings)}."
         yield ""
-    wanted = len(VARIANTS) * len(seeds)
-    yield f"Run so far: {made} of {wanted} results, with seed{'s' * (len(seeds) != 1)} {_numbers(seeds)}." + (
-        f" Not run with all of them: {', '.join(missing)}." if missing else ""
-    )
+    yield f"Run so far: {'; '.join(_runs(results))}."
     yield ""
     yield (
         f"`make paper` trains all of them, at scale {SCALE:g} and with three seeds, and writes this page anew; nothing "
@@ -112,8 +106,24 @@ def _summary(results: Results) -> Iterator[str]:
     yield ""
 
 
-def _numbers(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
+def _runs(results: Results) -> Iterator[str]:
+    """Which seeds of which variants there are."""
+    seeds: dict[tuple[str, ...], list[int]] = {}
+    for seed in sorted({seed for by_seed in results.values() for seed in by_seed}):
+        seeds.setdefault(tuple(name for name in VARIANTS if seed in results.get(name, {})), []).append(seed)
+    for names, numbers in seeds.items():
+        missing = [name for name in VARIANTS if name not in names]
+        if not missing:
+            whose = f"all {len(names)} variants"
+        elif len(missing) < len(names):
+            whose = f"all variants but {_titles(missing)}"
+        else:
+            whose = f"{_titles(names)} alone"
+        yield f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))} of {whose}"
+
+
+def _titles(names: Iterable[str]) -> str:
+    return ", ".join(f"*{VARIANTS[name].title}*" for name in names)
 
 
 def _claim(study: Study, claim: Claim, results: Results) -> Iterator[str]:
