@@ -5,7 +5,7 @@ is replaced and its chunk is asked again by whoever is free, so nothing is lost 
 folder must be at the same path on every node, on a shared file system or copied: every actor compares what it finds
 there, and what it runs it with, with the others, and answers nothing where they differ.
 
-The one place of the room that imports ray; what it hands on is :class:`~parrot_evaluation.ray_pool.Pool`.
+The one place of the room that imports ray, and hands it on to :class:`~parrot_evaluation.ray_pool.Pool`.
 """
 
 import logging

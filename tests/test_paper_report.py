@@ -138,6 +138,7 @@ def test_more_seeds_than_the_report_has_quantiles_for_are_refused(tmp_path):
     mine = study(tmp_path)
     write(mine, *(canned(name, seed, {"tr": seed}) for name in ("parrot", "llava") for seed in range(1, SEEDS + 1)))
     assert f", {SEEDS} seeds" in tables.document(mine)
+    assert "Seeds beyond the first 3 were added after those had been looked at" in tables.document(mine)
     write(mine, canned("parrot", SEEDS + 1, {}), canned("llava", SEEDS + 1, {}))
     with pytest.raises(InputError, match=r"llava\.11\.json: has seed 11; expected 1 to 10"):
         tables.document(mine)
@@ -179,6 +180,19 @@ def test_verdicts_need_seeds_that_agree(tmp_path):
     assert comparing.difference(results, Comparison("parrot", "llava", "x", ("tr",), "open, exact")).points == (0, 0, 0)
     assert comparing.Difference((-3.0, -3.1, -2.9)).verdict == comparing.NOT
     assert comparing.Difference((3.0,)).verdict == comparing.OPEN
+
+
+def test_a_table_is_of_the_seeds_that_all_its_rows_have(tmp_path):
+    mine = study(tmp_path)
+    for seed, right in ((1, 30), (2, 40), (3, 5)):
+        write(mine, canned("parrot", seed, dict.fromkeys(CODES, right)))
+        if seed < 3:
+            write(mine, canned("llava", seed, dict.fromkeys(CODES, 20)))
+    text = tables.document(mine)
+    assert "| Parrot | 5,000 | 2 | 35.0 ± 7.1 |" in text
+    assert "| Parrot | 5,000 | 3 |" in text  # where no other row has fewer
+    write(mine, canned("one-expert", 3, dict.fromkeys(CODES, 20)))
+    assert "| one expert, six times as wide | 5,000 | 1 | 20.0 |" in tables.document(mine)
 
 
 def test_what_was_not_asked_is_a_dash(tmp_path):

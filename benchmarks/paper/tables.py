@@ -19,7 +19,7 @@ from parrot_benchmarks.paper.comparing import (
     results_of,
     share,
 )
-from parrot_benchmarks.paper.study import QUESTIONS, SCALE, Study, conversations
+from parrot_benchmarks.paper.study import FIRST_SEEDS, QUESTIONS, SCALE, Study, conversations
 from parrot_benchmarks.paper.variants import CLAIMS, VARIANTS, Claim, Comparison
 from parrot_runtime.languages import CODES
 
@@ -58,9 +58,10 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
         f"Scale {study.scale:g}: that fraction of nano's captions and conversations, and so of its steps, in every row "
         "of every table. Seeds decide pictures, questions, new weights and the order of the data. All models answer "
         f"the same held-out questions, {min(study.questions, QUESTIONS)} or a few more in each language. A figure is "
-        "per cent right, the mean over seeds ± their standard deviation. Two variants are compared seed by seed; a "
-        "statement *holds* where Student's 95 % interval of the mean difference lies above zero, *does not hold* where "
-        "it lies below, and *cannot be told* otherwise, or from one seed."
+        "per cent right, the mean over the seeds that all rows of the table have ± their standard deviation. Two "
+        "variants are compared seed by seed, over all that both have; a statement *holds* where Student's 95 % "
+        "interval of the mean difference lies above zero, *does not hold* where it lies below, and *cannot be told* "
+        "otherwise, or from one seed."
     )
     yield ""
     if study.scale < _TOO_SMALL:
@@ -75,9 +76,15 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
     yield f"Run so far: {'; '.join(_runs(results))}."
     yield ""
     yield (
-        f"`make paper` trains all of them, at scale {SCALE:g} and with three seeds, and writes this page anew; nothing "
-        "in it is written by hand."
+        f"`make paper` trains all of them, at scale {SCALE:g} and with {FIRST_SEEDS} seeds, and writes this page anew; "
+        f'nothing in it is written by hand. `make paper PAPER="--only a --seeds {2 * FIRST_SEEDS}"` adds seeds.'
     )
+    if any(seed > FIRST_SEEDS for by_seed in results.values() for seed in by_seed):
+        yield ""
+        yield (
+            f"Seeds beyond the first {FIRST_SEEDS} were added after those had been looked at, which makes an interval "
+            "that barely leaves zero out, or in, less sure than it says."
+        )
     yield ""
 
 
@@ -136,9 +143,21 @@ def _claim(study: Study, claim: Claim, results: Results) -> Iterator[str]:
         yield "Not run."
         yield ""
         return
-    yield from _by_language(study, claim, rows, results)
-    yield from _by_kind(study, rows, results)
+    shown = _of_same_seeds(rows, results)
+    yield from _by_language(study, claim, rows, shown)
+    yield from _by_kind(study, rows, shown)
     yield from _verdicts(claim, results)
+
+
+def _of_same_seeds(rows: Sequence[str], results: Results) -> Results:
+    """The results of ``rows`` with the seeds that all of them have, so that no mean is of easier pictures than another.
+
+    All of them where there is no such seed.
+    """
+    common = set.intersection(*(set(results[name]) for name in rows))
+    return {
+        name: {seed: result for seed, result in results[name].items() if seed in common or not common} for name in rows
+    }
 
 
 def _by_language(study: Study, claim: Claim, rows: Sequence[str], results: Results) -> Iterator[str]:
