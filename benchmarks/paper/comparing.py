@@ -113,7 +113,7 @@ def difference(results: Results, comparison: Comparison) -> Difference | None:
     """Over the seeds that both variants have; None where there are none."""
     better, worse = (results.get(name, {}) for name in (comparison.better, comparison.worse))
     seeds = sorted(better.keys() & worse.keys())
-    measures = KINDS.get(comparison.kind, RIGHT)
+    measures = KINDS[comparison.kind] if comparison.kind else RIGHT
     pairs = ((share(each[seed], comparison.languages, measures)[0] for each in (better, worse)) for seed in seeds)
     points = (first - second for first, second in pairs)
     return Difference(tuple(each for each in points if not math.isnan(each))) if seeds else None
