@@ -194,7 +194,7 @@ def test_actors_that_die_while_others_take_their_devices_are_told(
     from parrot_evaluation.tsv import read_tsv
 
     image = read_tsv(make_tsv("nano_tr.tsv", [choice()])).rows[0].image_bytes
-    questions = [Question(image, "x" * (1 + number), "tr", f"tr row {number}") for number in range(400)]
+    questions = [Question(image, "x" * (1 + number % 40), "tr", f"tr row {number}") for number in range(400)]
     options, notes = ModelOptions(ray=cluster, ray_cpus=1, slots=1), []
     ray.init(address=cluster, log_to_driver=False)
     model = None
@@ -207,11 +207,12 @@ def test_actors_that_die_while_others_take_their_devices_are_told(
         monkeypatch.setattr(ray_pool, "_PATIENCE", 2.0)
         for pid in actors():
             os.kill(pid, signal.SIGKILL)
+        # Before the stream goes on and asks for new actors of ours, or whose turn it is would be chance.
+        ray.get([other.__ray_ready__.remote() for other in others], timeout=200)
         with pytest.raises(ParrotError, match="no actor could start on the Ray cluster within 2 s"):
             given += stream
         assert WAITING in notes
         assert len(given) < len(questions)
-        del others
     finally:
         if model is not None:
             model.close()
