@@ -77,17 +77,36 @@ def _count(result: Mapping, languages: Iterable[str], measures: Sequence[str]) -
 
 
 def guesses(by_seed: Mapping[int, dict]) -> bool:
-    """Whether the 95 % interval (Wilson) of the four-option answers of all seeds reaches down to one of four."""
+    """Whether the 95 % interval of the share of four-option answers that are right reaches down to one of four.
+
+    Student's over the seeds, as all intervals here; of a single seed Wilson's, over its answers.
+    """
     counts = [_count(result, CODES, KINDS["four-option"]) for result in by_seed.values()]
-    right, total = (sum(numbers) for numbers in zip(*counts, strict=True))
-    return bool(total) and wilson(right, total)[0] <= 0.25
+    counts = [(right, total) for right, total in counts if total]
+    if len(counts) == 1:
+        return wilson(*counts[0])[0] <= 0.25
+    interval = student([right / total for right, total in counts])
+    return interval is not None and interval[0] <= 0.25
+
+
+def student(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean of ``values``; None of fewer than two."""
+    count = len(values)
+    if count < 2:
+        return None
+    mean, half = statistics.fmean(values), _STUDENT[count - 2] * statistics.stdev(values) / math.sqrt(count)
+    return mean - half, mean + half
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Differences by seed, in points; those of seeds in which something was asked."""
+    """Differences by seed, in points; those of seeds in which something was asked.
+
+    guessed: at the four options, which count here, neither side is better than guessing.
+    """
 
     points: tuple[float, ...]
+    guessed: bool = False
 
     @property
     def mean(self) -> float:
@@ -96,15 +115,12 @@ class Difference:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Student's 95 % interval of the mean; None of a single seed."""
-        count = len(self.points)
-        if count < 2:
-            return None
-        half = _STUDENT[count - 2] * statistics.stdev(self.points) / math.sqrt(count)
-        return self.mean - half, self.mean + half
+        return student(self.points)
 
     @property
     def verdict(self) -> str:
-        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+        """What can be said; nothing where most of what is compared are guesses."""
+        if self.guessed or self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
             return OPEN
         return HOLDS if self.interval[0] > 0 else NOT
 
@@ -116,13 +132,24 @@ def difference(results: Results, comparison: Comparison) -> Difference | None:
     measures = KINDS[comparison.kind] if comparison.kind else RIGHT
     pairs = ((share(each[seed], comparison.languages, measures)[0] for each in (better, worse)) for seed in seeds)
     points = (first - second for first, second in pairs)
-    return Difference(tuple(each for each in points if not math.isnan(each))) if seeds else None
-
-
-def published(claim: Claim, variant: str) -> dict[str, str] | None:
-    """The paper's row beside ``variant``, if it has one: the first of its name, MMMB's where a table has both."""
-    if variant not in claim.paper:
+    if not seeds:
         return None
-    number, _, method = claim.paper[variant].partition(" ")
-    rows = [row for row in paper_table(int(number)).rows if row["method"] == method]
-    return max(rows, key=lambda row: row["benchmark"] == "MMMB")
+    guessed = "choice" in measures and all(guesses({seed: each[seed] for seed in seeds}) for each in (better, worse))
+    return Difference(tuple(each for each in points if not math.isnan(each)), guessed)
+
+
+def published(claim: Claim, variant: str) -> list[dict[str, str]]:
+    """The paper's rows beside ``variant``: of each the first of its name, MMMB's where a table has both."""
+    found = []
+    for named in claim.paper.get(variant, ()):
+        number, _, method = named.partition(" ")
+        rows = [row for row in paper_table(int(number)).rows if row["method"] == method]
+        found.append(max(rows, key=lambda row: row["benchmark"] == "MMMB"))
+    return found
+
+
+def published_pair(claim: Claim, comparison: Comparison) -> tuple[dict[str, str], dict[str, str]] | None:
+    """The paper's rows of both variants, of one benchmark and, where it has such, of one table."""
+    sides = [published(claim, name) for name in (comparison.better, comparison.worse)]
+    pairs = [(one, other) for one in sides[0] for other in sides[1] if one["benchmark"] == other["benchmark"]]
+    return max(pairs, key=lambda pair: pair[0]["table"] == pair[1]["table"], default=None)

@@ -16,6 +16,7 @@ from parrot_benchmarks.paper.comparing import (
     difference,
     guesses,
     published,
+    published_pair,
     results_of,
     share,
 )
@@ -61,7 +62,9 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
         "per cent right, the mean over the seeds that all rows of the table have ± their standard deviation. Two "
         "variants are compared seed by seed, over all that both have; a statement *holds* where Student's 95 % "
         "interval of the mean difference lies above zero, *does not hold* where it lies below, and *cannot be told* "
-        "otherwise, or from one seed."
+        "otherwise, from one seed, or where both are no better than guessing at the four options. The intervals tell "
+        "what another seed would change; the questions are the same each time, and what others would change they do "
+        "not tell."
     )
     yield ""
     if study.scale < _TOO_SMALL:
@@ -174,10 +177,9 @@ def _by_language(study: Study, claim: Claim, rows: Sequence[str], results: Resul
         cells = [_mean(by_seed, (code,)) for code in CODES] + [_mean(by_seed, CODES)]
         asked = f"{conversations(study, VARIANTS[name]):,}"
         yield f"| {VARIANTS[name].title} | {asked} | {len(by_seed)} | {' | '.join(cells)} |"
-        row = published(claim, name)
-        if row is not None:
+        for row in published(claim, name):
             paper = " | ".join(f"*{row[code]}*" for code in CODES)
-            yield f"| *paper, {row['benchmark']}: {row['method']}* | | | {paper} | |"
+            yield f"| *paper, Table {row['table']}, {row['benchmark']}: {row['method']}* | | | {paper} | |"
     yield ""
 
 
@@ -244,10 +246,12 @@ def _sentence(claim: Claim, comparison: Comparison, found: Difference | None, ve
     interval = found.interval
     around = "one seed" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}, {len(found.points)} seeds"
     text = f"{what}: {found.mean:+.1f} points ({around}"
-    rows = [published(claim, name) for name in (comparison.better, comparison.worse)]
-    if comparison.kind is None and all(rows) and rows[0]["benchmark"] == rows[1]["benchmark"]:
+    rows = published_pair(claim, comparison)
+    if comparison.kind is None and rows is not None:
         paper = statistics.fmean(float(rows[0][code]) - float(rows[1][code]) for code in comparison.languages)
         text += f"; the paper: {paper:+.1f}"
+    if found.guessed:
+        text += "; at the four options both are no better than guessing"
     if comparison.statement is None:
         verdict = {HOLDS: "higher", NOT: "lower"}.get(verdict, verdict)
     return f"{text}): **{verdict}**."
