@@ -4,7 +4,7 @@ A new benchmark of TSV files is a new entry. Scorings are named after who set th
 that of section 2.4 of the Parrot paper. ``docs/evaluation.md`` says where the facts are from.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +65,11 @@ class Benchmark:
             return "judged"
         return "yes_no" if self.yes_no == "plain" else "text"
 
+    @property
+    def rotated(self) -> bool:
+        """Whether its rows are rotations of fewer questions, so that rows are not independent of each other."""
+        return any(measure.unit == "circle" for measure in self.measures)
+
     def file_names(self, language: str) -> list[str]:
         """How the file of ``language`` may be called, the likeliest first."""
         named = [self.file.format(code=code) for code in file_codes(language)]
@@ -90,6 +95,7 @@ def _both(name: str, heading: str, explanation: str, kinds: tuple[Kind, ...], un
     )
 
 
+_ONCE = "in an interval, and between runs, a question counts once"
 _PAIRS_RIGHT = "paper scoring: both Yes/No questions of a picture right"
 _OPEN = Measure("open", "open", "open answers equal to the reference, normalised", ("open",), "row", "exact")
 
@@ -150,9 +156,9 @@ BENCHMARKS: dict[str, Benchmark] = {
             file="mmbench_dev_{code}.tsv",
             measures=(
                 *_both("circular", "circular", "kit scoring: all rotations of a question right", _ANY, "circle"),
-                *_both("all", "all rows", "every rotation by itself: rows right", _ANY, "row"),
+                *_both("all", "all rows", f"every rotation by itself: rows right; {_ONCE}", _ANY, "row"),
                 _OPEN,
-                _LANGUAGE,
+                replace(_LANGUAGE, explanation=f"{_LANGUAGE.explanation}; {_ONCE}"),
             ),
             licence="CC BY-NC-SA 4.0",
             source="https://huggingface.co/datasets/AIDC-AI/Parrot-dataset",

@@ -28,14 +28,16 @@ def paper_beside(results: Sequence[Result], numbers: Sequence[int], measures: Se
 def build(published: PaperTable, results: Sequence[Result], measures: Sequence[str] = ()) -> Grid:
     """One table. The paper's figures stay digit for digit as printed, and get no interval."""
     theirs = [_published_row(published, row) for row in published.rows]
-    ours = [row for result in _by_model(published, results) for row in _our_rows(published, result, measures)]
+    shown = [(of_one, _our_rows(published, of_one, measures)) for of_one in _by_model(published, results)]
+    ours = [row for _, rows in shown for row in rows]
+    used = [result for of_one, rows in shown if rows for result in of_one]
     return Grid(
         published.number,
         published.title,
         tuple(heading for _, heading in published.names),
         tuple(column.heading for column in published.columns),
         (*theirs, *ours),
-        tuple(_notes(published, results, ours)),
+        tuple(_notes(published, used, ours)),
     )
 
 
@@ -62,7 +64,8 @@ def _by_model(published: PaperTable, results: Sequence[Result]) -> list[list[Res
 def _our_rows(published: PaperTable, row: Sequence[Result], measures: Sequence[str]) -> list[GridRow]:
     if published.form == "judged":
         entries = tuple(_judged(row, column) for column in published.columns)
-        return [GridRow("ours", _names(published, row), "judge, relative", entries)] if any(entries) else []
+        # Neither the judge nor what it is told is the paper's.
+        return [GridRow("ours", _names(published, row), "judge, relative", entries, False)] if any(entries) else []
     chosen = [_measures(result, measures) for result in row]
     rows = []
     for names in zip_longest(*chosen):
@@ -108,23 +111,34 @@ def _comparable(published: PaperTable, row: Sequence[Result]) -> bool:
 
 
 def _notes(published: PaperTable, results: Sequence[Result], ours: Sequence[GridRow]) -> list[str]:
+    """What stands under the table; ``results`` are those that ``ours`` were made of."""
     notes = [f"paper: {SOURCE}, Table {published.number}; it prints neither n nor intervals."]
     if not ours:
         return [*notes, "ours: none of the results given has figures for this table."]
     if published.form == "judged":
-        notes.append("ours: mean(model) / mean(reference) × 100 (n), as the judge of that run scored; no interval.")
+        notes += [
+            "ours: mean(model) / mean(reference) × 100 (n), as the judge of that run scored; no interval.",
+            "The paper's judge was another and was told other things: rows of ours cannot be compared with its own.",
+        ]
     else:
         notes.append("ours: per cent right [95 % interval, Wilson] (n).")
-    if any(not row.comparable for row in ours):
+    if published.form != "judged" and any(not row.comparable for row in ours):
         notes.append(
             f"Rows of ours whose benchmark is not {' or '.join(published.benchmarks)} answer other questions: "
             "they cannot be compared with the paper's."
         )
     shown = {name for row in ours for name in row.scoring.split(" / ")}
-    told: dict[str, str] = {}
-    for result in results:
-        told |= {name: measure["explanation"] for name, measure in result.measures.items() if name in shown}
-    notes += [f"{name}: {explanation}." for name, explanation in told.items()]
-    special = {result.label: conditions(result.settings, result.report["data"]) for result in results}
-    notes += [f"{label}: {'; '.join(said)}." for label, said in special.items() if said]
-    return notes
+    several = len({result.benchmark for result in results}) > 1
+    # Both a measure and a model may be called the same in two benchmarks, and mean something else.
+    measures = [
+        f"{f'{result.benchmark}, ' if several else ''}{name}: {measure['explanation']}."
+        for result in results
+        for name, measure in result.measures.items()
+        if name in shown
+    ]
+    special = [
+        f"{result.label}{f', {result.benchmark}' if several else ''}: {'; '.join(said)}."
+        for result in results
+        if (said := conditions(result.settings, result.report["data"]))
+    ]
+    return [*notes, *dict.fromkeys(measures), *special]

@@ -77,11 +77,12 @@ def _measures(first: Result, second: Result, named: Sequence[str]) -> list[Measu
 def compare(first: Result, second: Result, measures: Sequence[Measure], languages: Sequence[str]) -> list[Comparison]:
     """Every measure in every language that has units of both runs."""
     found: list[Comparison] = []
+    rotated = find_benchmark(first.benchmark).rotated
     for measure in measures:
         paired: dict[str, Paired] = {}
         for code in languages:
             sides = [
-                outcomes(measure, (sample for sample in result.samples if sample["language"] == code))
+                outcomes(measure, (each for each in result.samples if each["language"] == code), rotated=rotated)
                 for result in (first, second)
             ]
             if (both := pair(*sides)) is not None:
@@ -131,7 +132,8 @@ def markdown(first: Result, second: Result, found: Sequence[Comparison]) -> str:
     parts.append(
         "\n".join(
             (
-                "- n: rows, pairs or circles that both runs answered; A and B: per cent of them right.",
+                "- n: rows, pairs or circles that both runs answered; A and B: per cent of them right. Of a "
+                "question's rotations, measures of rows count the first.",
                 "- only A, only B: right in that run and wrong in the other. p: McNemar's exact test, two-sided.",
                 "- p (Holm): corrected for the languages of its measure; measures are not corrected for each other.",
                 "- interval: Tango's score interval of paired proportions (Statistics in Medicine 17, 1998).",

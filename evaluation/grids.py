@@ -54,7 +54,7 @@ def render(grids: Sequence[Grid], kind: Format) -> str:
 
 
 def _blocks(grid: Grid) -> list[list[GridRow]]:
-    """The paper's rows, ours of the same benchmarks, and ours of others; empty blocks are left out."""
+    """The paper's rows, ours that compare with them, and ours that do not; empty blocks are left out."""
     order = (("paper", True), ("ours", True), ("ours", False))
     blocks = [[row for row in grid.rows if (row.source, row.comparable) == block] for block in order]
     return [block for block in blocks if block]
@@ -108,41 +108,77 @@ _LATEX = {
     '"': r"\textquotedbl{}",
     "–": "--",
     "≥": r"$\geq$",
+    "−": "$-$",
+    "α": r"$\alpha$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
 
+# Two characters that LaTeX would make one of.
+_LIGATURES = ("--", "``", "''", ",,", "?`", "!`")
+# Lines of small print that surely fit a page.
+_PAGE = 48
+
+
 def latex_text(text: str) -> str:
     """``text`` as LaTeX sets it: what is special there is escaped, control characters are left out."""
-    kept = (c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    return "".join(_LATEX.get(character, character) for character in kept)
+    kept = [c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs")]
+    apart = ["{}" if before + each in _LIGATURES else "" for before, each in zip(["", *kept], kept, strict=False)]
+    return "".join(gap + _LATEX.get(each, each) for gap, each in zip(apart, kept, strict=True))
 
 
 def _latex(grid: Grid) -> str:
     columns = "l" * (len(grid.names) + 1) + "r" * len(grid.headings)
-    header = [*grid.names, "scoring", *grid.headings]
-    lines = [
-        r"% \usepackage{booktabs,textcomp} and \usepackage[T1]{fontenc}; xelatex where names are not in Latin letters.",
-        r"\begin{table}",
-        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{latex_text(f'{grid.title} (after Table {grid.number} of the paper)')}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(latex_text(name) for name in header) + r" \\",
-    ]
+    caption = rf"\caption{{{latex_text(f'{grid.title} (after Table {grid.number} of the paper)')}}}"
+    header = " & ".join(latex_text(name) for name in (*grid.names, "scoring", *grid.headings)) + r" \\"
+    small, notes = r"\scriptsize\setlength{\tabcolsep}{3pt}", [latex_text(note) for note in grid.notes]
+    rows = [*_latex_rows(grid, len(columns)), r"\bottomrule"]
+    packages = "booktabs,textcomp"
+    lines = sum(3 if row.source == "ours" else 1 for row in grid.rows) + sum(1 + len(note) // 120 for note in notes)
+    if lines <= _PAGE:
+        start = [
+            r"\begin{table}",
+            rf"\centering{small}",
+            caption,
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            header,
+        ]
+        end = [r"\end{tabular}", *(rf"\par\smallskip {note}" for note in notes), r"\end{table}"]
+    else:
+        # A float that is longer than its page loses its foot without an error; this goes on to the next one.
+        packages += ",longtable"
+        start = [
+            rf"{{{small}",
+            rf"\begin{{longtable}}{{{columns}}}",
+            rf"{caption} \\",
+            r"\toprule",
+            header,
+            r"\endfirsthead",
+        ]
+        start += [r"\toprule", header, r"\midrule", r"\endhead"]
+        end = [r"\end{longtable}", *(rf"\noindent {note}\par" for note in notes), "}"]
+    first = (
+        rf"% \usepackage{{{packages}}} and \usepackage[T1]{{fontenc}}; xelatex where names are not in Latin letters"
+        f"{'; in one column' if lines > _PAGE else ''}."
+    )
+    return "\n".join([first, *start, *rows, *end, ""])
+
+
+def _latex_rows(grid: Grid, width: int) -> list[str]:
+    lines = []
     for block in _blocks(grid):
         first = block[0]
         kind = "as published" if first.source == "paper" else "measured here"
-        kind += "" if first.comparable else "; another benchmark, not comparable with the rows above"
-        lines += [r"\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{kind}}}}} \\"]
+        kind += "" if first.comparable else "; not comparable with the rows above"
+        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{kind}}}}} \\"]
         for row in block:
             cells = [*(latex_text(name) for name in (*row.names, row.scoring)), *map(_latex_entry, row.entries)]
             if row.source == "ours":
                 lines.append(r"\addlinespace[3pt]")
             # A bracket at the start of a row would be read as an argument of the line break before it.
             lines.append(" & ".join("{}" + cell if cell.startswith("[") else cell for cell in cells) + r" \\")
-    notes = [rf"\par\smallskip {latex_text(note)}" for note in grid.notes]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
+    return lines
 
 
 def _latex_entry(entry: Entry | None) -> str:

@@ -110,16 +110,18 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def outcomes(measure: Measure, samples: Iterable[Mapping[str, Any]]) -> dict[Hashable, bool]:
+def outcomes(measure: Measure, samples: Iterable[Mapping[str, Any]], *, rotated: bool = False) -> dict[Hashable, bool]:
     """Whether each unit of ``measure`` is right, over ``samples`` (lines of ``samples.jsonl``) of one language.
 
-    Units are counted as in :mod:`parrot_evaluation.scoring`: what was left out there is left out here. Raises
-    InputError for a unit that is not known here, and for samples that an older version wrote.
+    Units are counted as in :mod:`parrot_evaluation.scoring`: what was left out there is left out here. Where the
+    benchmark is ``rotated``, a measure of rows looks at the questions as they were before they were rotated: the tests
+    want units that are independent of each other. Raises InputError for a unit that is not known here, and for samples
+    that an older version wrote.
     """
     unit = measure.unit
     groups: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
     for sample in samples:
-        if sample["kind"] in measure.kinds:
+        if sample["kind"] in measure.kinds and not (rotated and unit == "row" and _is_rotation(sample["index"])):
             groups[_key(unit, sample)].append(sample)
     result: dict[Hashable, bool] = {}
     for key, group in groups.items():
@@ -127,6 +129,10 @@ def outcomes(measure: Measure, samples: Iterable[Mapping[str, Any]]) -> dict[Has
         if _is_whole(unit, group) and None not in verdicts:
             result[key] = all(verdicts)
     return result
+
+
+def _is_rotation(index: str) -> bool:
+    return index.isdecimal() and int(index) >= _ROTATION
 
 
 def _key(unit: str, sample: Mapping[str, Any]) -> Hashable:

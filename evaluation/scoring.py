@@ -47,7 +47,7 @@ class Cell:
     """``right`` of ``total`` units in one language and group (``level`` ``"all"`` has the group ``""``).
 
     ``left_out``: units that could not be counted: answers of undetermined language, pictures without both a Yes and a
-    No question.
+    No question. ``questions``: how many the ``total`` rows are rotations of, where they are.
     """
 
     measure: str
@@ -57,6 +57,7 @@ class Cell:
     right: int
     total: int
     left_out: int = 0
+    questions: int | None = None
 
     @property
     def value(self) -> float | None:
@@ -65,14 +66,19 @@ class Cell:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Wilson's 95 % interval in per cent."""
+        """Wilson's 95 % interval in per cent.
+
+        Rotations of a question are answered much alike, so it is as wide as for the questions alone: were each of four
+        rotations taken for news, it would be half as wide.
+        """
         if not self.total:
             return None
-        low, high = wilson(self.right, self.total)
+        total = self.questions or self.total
+        low, high = wilson(self.right * total / self.total, total)
         return 100 * low, 100 * high
 
 
-def wilson(right: int, total: int, z: float = _Z) -> tuple[float, float]:
+def wilson(right: float, total: int, z: float = _Z) -> tuple[float, float]:
     """Wilson's score interval for ``right`` successes of ``total`` (Wilson, JASA 22, 1927), as shares in 0..1."""
     share = right / total
     shrink = 1 + z * z / total
@@ -156,8 +162,15 @@ def cells(benchmark: Benchmark, samples: Sequence[Sample]) -> list[Cell]:
             for measure in benchmark.measures:
                 right, total, left_out = count(measure, members)
                 if total or left_out:
-                    found.append(Cell(measure.name, language, level, group, right, total, left_out))
+                    questions = _questions(measure, members) if benchmark.rotated and measure.unit == "row" else None
+                    found.append(Cell(measure.name, language, level, group, right, total, left_out, questions))
     return found
+
+
+def _questions(measure: Measure, samples: Iterable[Sample]) -> int:
+    """Of how many questions the rows that ``measure`` counts are rotations."""
+    counted = (s.row.index for s in samples if s.row.kind in measure.kinds and _verdict(measure, s) is not None)
+    return len({int(index) % _ROTATION if index.isdecimal() else index for index in counted})
 
 
 def _groups(samples: Sequence[Sample]) -> Iterable[tuple[str, str, list[Sample]]]:

@@ -62,6 +62,18 @@ def test_what_is_compared(runs) -> None:
     assert found["pairs", "en"]["n"] == 1
 
 
+def test_rotations_of_a_question_are_one_question(make_tsv, tmp_path) -> None:
+    rows = [choice("B", index=number + 10**6 * turn) for number in range(9) for turn in range(4)]
+    file = make_tsv("mmbench_dev_en.tsv", rows)
+    save_run(tmp_path / "a", [file], lambda question: "B", benchmark="MMBench_dev")
+    save_run(tmp_path / "b", [file], lambda q: "C" if int(row_of(q)) % 10**6 < 5 else "B", benchmark="MMBench_dev")
+    found = json.loads(run("compare", tmp_path / "a", tmp_path / "b", "--json").stdout)["comparisons"]
+    by_measure = {each["measure"]: each for each in found}
+    for name in ("circular", "all"):
+        each = by_measure[name]
+        assert (each["n"], each["first_only"], each["p"]) == (9, 5, pytest.approx(2 / 2**5)), name
+
+
 def test_the_tables(runs) -> None:
     result = run("compare", f"fp16={runs[0]}", f"int4={runs[1]}", "--measure", "choice")
     assert result.exit_code == 0, result.output

@@ -99,7 +99,7 @@ def test_rows_of_another_benchmark_are_set_apart(make_tsv, tmp_path) -> None:
     grid = build(paper_table(6), results, ["choice"])
     assert [row.comparable for row in grid.rows if row.source == "ours"] == [False]
     assert any("cannot be compared" in note for note in grid.notes)
-    assert "another benchmark, not comparable" in render([grid], "latex")
+    assert "measured here; not comparable with the rows above" in render([grid], "latex")
     assert not [row for row in build(paper_table(8), results).rows if row.source == "ours"]
 
 
@@ -110,6 +110,25 @@ def test_table_8_joins_a_models_two_benchmarks(mmmb, make_tsv, tmp_path) -> None
     ours = [row for row in grid.rows if row.source == "ours"]
     assert [row.scoring for row in ours] == ["circular / all", "circular_kit / all_kit", "pairs"]
     assert [entry and entry.total for entry in ours[0].entries] == [3, None, 10, None]
+
+
+def test_notes_tell_two_benchmarks_of_one_model_apart(make_tsv, tmp_path) -> None:
+    both = {"MMMB": "mmmb_en.tsv", "MMBench_dev": "mmbench_dev_en.tsv"}
+    for name, file in both.items():
+        made = make_tsv(file, [choice("B", index=n) for n in range(3)])
+        limit = 2 if name == "MMMB" else None
+        save_run(tmp_path / name, [made], lambda q: "B", benchmark=name, model="mine", limit=limit)
+    for folders in (list(both), list(reversed(both))):
+        results = read_results([str(tmp_path / name) for name in folders])
+        notes = build(paper_table(1), results, ["all"]).notes
+        assert any(note.startswith("MMMB, all: kit scoring: every row by itself") for note in notes)
+        assert any(note.startswith("MMBench_dev, all: every rotation by itself") for note in notes)
+        assert any(note.startswith("mine, MMMB: about 2 questions of each language, not all") for note in notes)
+    # Of a result that has no row in a table nothing is said under it.
+    other = make_tsv("nano_en.tsv", [choice("B")])
+    save_run(tmp_path / "n", [other], lambda q: "B", model="other", instruction="kit-group")
+    mixed = read_results([str(tmp_path / "MMMB"), str(tmp_path / "n")])
+    assert not [note for note in build(paper_table(8), mixed).notes if "kit-group" in note or "choice" in note]
 
 
 def test_table_4_takes_a_judges_scores_without_an_interval() -> None:
@@ -123,6 +142,8 @@ def test_table_4_takes_a_judges_scores_without_an_interval() -> None:
     assert ours.entries[:4] == (Entry("71.2", total=20), None, None, Entry("70.0", total=20))
     assert "71.2 (20)" in render([grid], "markdown")
     assert "no interval" in " ".join(grid.notes)
+    assert not ours.comparable
+    assert "cannot be compared" in " ".join(grid.notes)
 
 
 def test_csv_has_a_line_per_figure(mmmb) -> None:
@@ -183,18 +204,23 @@ def test_latex_escapes() -> None:
     assert "\x00" not in text
     # Whatever is left of the special characters stands behind a backslash or in braces of our own.
     assert not re.search(r"(?<!\\)[%&$#_]", text)
+    # Nor does LaTeX make one character of two.
+    assert latex_text("models--x ---y ``q'' a,,b ?`") == "models-{}-x -{}-{}-y `{}`q'{}' a,{},b ?{}`"
+    assert latex_text("1–2 α −3") == r"1--2 $\alpha$ $-$3"
 
 
-def test_latex_compiles_with_booktabs(mmmb, tmp_path) -> None:
+@pytest.mark.parametrize("runs", [1, 2, 3, 6])
+def test_latex_compiles_and_nothing_runs_off_the_page(mmmb, tmp_path, runs: int) -> None:
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed")
     hostile = Grid(
         1, HOSTILE, (HOSTILE,), ("en",), (GridRow("ours", (f"[{HOSTILE}",), "x_y", (Entry("1"),)),), (HOSTILE,)
     )
-    grids = [*(build(paper_table(number), read_results([str(mmmb)])) for number in NUMBERS), hostile]
+    results = read_results([f"models--run-{number}={mmmb}" for number in range(runs)])
+    grids = [*(build(paper_table(number), results) for number in NUMBERS), hostile]
     (tmp_path / "tables.tex").write_text(render(grids, "latex"), "utf-8")
     (tmp_path / "page.tex").write_text(
-        r"\documentclass{article}\usepackage[margin=1cm,landscape]{geometry}\usepackage{booktabs,textcomp}"
+        r"\documentclass{article}\usepackage{booktabs,textcomp,longtable}"
         r"\usepackage[T1]{fontenc}\begin{document}\input{tables}\end{document}"
     )
     ended = subprocess.run(
@@ -205,4 +231,5 @@ def test_latex_compiles_with_booktabs(mmmb, tmp_path) -> None:
     )
     log = (tmp_path / "page.log").read_text("latin-1")
     assert ended.returncode == 0, log[-2000:]
+    assert "Float too large" not in log
     assert (tmp_path / "page.pdf").stat().st_size > 10_000

@@ -143,6 +143,21 @@ def test_circular_groups_need_every_rotation(judged) -> None:
     assert count(measure(MMBENCH, "all"), samples) == (6, 7, 0)
 
 
+def test_an_interval_of_rotations_is_as_wide_as_that_of_their_questions(judged) -> None:
+    pairs = [
+        (choice("A", index=number + 10**6 * turn), "A" if number < 6 else "B")
+        for number in range(8)
+        for turn in range(4)
+    ]
+    found = {cell.measure: cell for cell in cells(MMBENCH, judged(pairs, MMBENCH)) if cell.level == "all"}
+    assert (found["circular"].right, found["circular"].total, found["circular"].questions) == (6, 8, None)
+    assert (found["all"].right, found["all"].total, found["all"].questions) == (24, 32, 8)
+    assert found["all"].interval == found["circular"].interval
+    # A benchmark without rotations has an interval of its rows.
+    (plain,) = (cell for cell in cells(MMMB, judged(pairs, MMMB)) if (cell.measure, cell.level) == ("all", "all"))
+    assert plain.interval[0] > found["all"].interval[0]
+
+
 def test_circular_scoring_wants_numbers(judged) -> None:
     with pytest.raises(InputError, match="circular scoring needs numbers"):
         count(measure(MMBENCH, "circular"), judged([(choice("A", index="x1"), "A")], MMBENCH))
