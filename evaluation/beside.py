@@ -37,7 +37,7 @@ def build(published: PaperTable, results: Sequence[Result], measures: Sequence[s
         tuple(heading for _, heading in published.names),
         tuple(column.heading for column in published.columns),
         (*theirs, *ours),
-        tuple(_notes(published, used, ours)),
+        tuple(_notes(published, used, ours, measures)),
     )
 
 
@@ -110,7 +110,9 @@ def _comparable(published: PaperTable, row: Sequence[Result]) -> bool:
     return all(result.benchmark in published.benchmarks for result in row)
 
 
-def _notes(published: PaperTable, results: Sequence[Result], ours: Sequence[GridRow]) -> list[str]:
+def _notes(
+    published: PaperTable, results: Sequence[Result], ours: Sequence[GridRow], wanted: Sequence[str]
+) -> list[str]:
     """What stands under the table; ``results`` are those that ``ours`` were made of."""
     notes = [f"paper: {SOURCE}, Table {published.number}; it prints neither n nor intervals."]
     if not ours:
@@ -127,18 +129,16 @@ def _notes(published: PaperTable, results: Sequence[Result], ours: Sequence[Grid
             f"Rows of ours whose benchmark is not {' or '.join(published.benchmarks)} answer other questions: "
             "they cannot be compared with the paper's."
         )
-    shown = {name for row in ours for name in row.scoring.split(" / ")}
     several = len({result.benchmark for result in results}) > 1
     # Both a measure and a model may be called the same in two benchmarks, and mean something else.
-    measures = [
-        f"{f'{result.benchmark}, ' if several else ''}{name}: {measure['explanation']}."
+    explained = [
+        f"{f'{result.benchmark}, ' if several else ''}{name}: {result.measures[name]['explanation']}."
         for result in results
-        for name, measure in result.measures.items()
-        if name in shown
+        for name in ([] if published.form == "judged" else _measures(result, wanted))
     ]
     special = [
         f"{result.label}{f', {result.benchmark}' if several else ''}: {'; '.join(said)}."
         for result in results
         if (said := conditions(result.settings, result.report["data"]))
     ]
-    return [*notes, *dict.fromkeys(measures), *special]
+    return [*notes, *dict.fromkeys(explained), *special]

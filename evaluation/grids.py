@@ -144,7 +144,7 @@ def _latex(grid: Grid) -> str:
             r"\toprule",
             header,
         ]
-        end = [r"\end{tabular}", *(rf"\par\smallskip {note}" for note in notes), r"\end{table}"]
+        end = [r"\end{tabular}", r"\par\raggedright", *(rf"\smallskip {note}\par" for note in notes), r"\end{table}"]
     else:
         # A float that is longer than its page loses its foot without an error; this goes on to the next one.
         packages += ",longtable"
