@@ -23,8 +23,7 @@ test: lint unit
 
 # The paper's claims on nano: hours. Cut at any time, it goes on where it was; PAPER="--plan" says what it would do.
 paper: install
-	HF_HUB_OFFLINE=1 $(BIN)/python -m parrot_benchmarks.paper $(PAPER)
-	$(BIN)/python -m parrot_benchmarks.paper report
+	HF_HUB_OFFLINE=1 $(BIN)/python -m parrot_benchmarks.paper --report docs/nano-results.md $(PAPER)
 
 lint: install
 	$(BIN)/ruff check .

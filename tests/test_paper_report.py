@@ -124,6 +124,30 @@ def test_results_made_elsewhere_are_taken_and_not_made_again(tmp_path):
     assert "--plan keeps nothing" in refused.stderr
 
 
+def test_a_report_is_not_replaced_by_one_of_fewer_results(tmp_path):
+    mine, here, into = study(tmp_path / "mine"), study(tmp_path / "here"), tmp_path / "report.md"
+    write(mine, canned("llava", 1, {"tr": 20}), canned("parrot", 1, {"tr": 30}))
+    write(here, canned("parrot", 1, {"tr": 31}))
+    invoke = CliRunner().invoke
+    assert invoke(main, ["report", "-o", str(mine.folder), "--into", str(into)]).exit_code == 0
+    before = into.read_bytes(), into.with_suffix(".json").read_bytes()
+    refused = invoke(main, ["report", "-o", str(here.folder), "--into", str(into)])
+    assert refused.exit_code == 2
+    assert "has 1 results that" in refused.stderr
+    assert "--take" in refused.stderr
+    # And before hours of training rather than after them.
+    start = ["-o", str(here.folder), "--questions", "100", "--seeds", "1", "--report", str(into)]
+    refused = invoke(main, [*start, "--only", "d"])
+    assert refused.exit_code == 2
+    assert "has 1 results that" in refused.stderr
+    planned = invoke(main, [*start, "--only", "d", "--plan"])
+    assert planned.exit_code == 0, planned.output
+    assert (into.read_bytes(), into.with_suffix(".json").read_bytes()) == before
+    here.check_report(into, [("llava", 1)])
+    here.take(into.with_suffix(".json"))
+    assert invoke(main, ["report", "-o", str(here.folder), "--into", str(into)]).exit_code == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [

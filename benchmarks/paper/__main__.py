@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -56,6 +57,12 @@ def main() -> None:
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="A report's .json: results made elsewhere, which are kept here first and not made again.",
 )
+@click.option(
+    "--report",
+    "into",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the report there at the end, and its figures beside it as .json.",
+)
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and stop.")
 @verbose_option
 def run(
@@ -67,6 +74,7 @@ def run(
     workers: int | None,
     settings: tuple[str, ...],
     take: Path | None,
+    into: Path | None,
     plan_only: bool,
 ) -> None:
     """Train, ask, keep.
@@ -86,7 +94,10 @@ def run(
     if take:
         study.keep()
         click.echo(f"{take}: {study.take(take)} results taken", err=True)
-    waiting = jobs(study, chosen_variants(only), range(1, seeds + 1))
+    variants = chosen_variants(only)
+    if into and not plan_only:
+        study.check_report(into, ((variant.name, seed) for variant in variants for seed in range(1, seeds + 1)))
+    waiting = jobs(study, variants, range(1, seeds + 1))
     lines = runner.plan(study, waiting, workers=workers)
     if plan_only:
         click.echo("\n".join(lines))
@@ -98,6 +109,8 @@ def run(
     except KeyboardInterrupt:
         click.echo("stopped; the same command goes on", err=True)
         sys.exit(130)
+    if into:
+        click.echo(_write_report(study, into))
 
 
 @main.command()
@@ -107,19 +120,27 @@ def run(
 def report(output: Path, into: Path) -> None:
     """Write the tables of all results that are there, and beside them their figures as JSON.
 
+    A report there that has results which are not in the study's folder is left as it is.
+
     Example: python -m parrot_benchmarks.paper report --into tables.md
     """
-    from parrot_benchmarks.paper.comparing import figures
     from parrot_benchmarks.paper.study import Study
-    from parrot_benchmarks.paper.tables import document
-    from parrot_runtime.publish import write_file
 
     study = Study.read(output)
     if not any((output / "results").glob("*.json")):
         raise InputError(f"{output}: holds no results yet; run `python -m parrot_benchmarks.paper -o {output}` first")
+    study.check_report(into)
+    click.echo(_write_report(study, into))
+
+
+def _write_report(study: Any, into: Path) -> Path:
+    from parrot_benchmarks.paper.comparing import figures
+    from parrot_benchmarks.paper.tables import document
+    from parrot_runtime.publish import write_file
+
     write_file(into, document(study).encode())
     write_file(into.with_suffix(".json"), figures(study).encode())
-    click.echo(into)
+    return into
 
 
 if __name__ == "__main__":

@@ -64,6 +64,30 @@ class Study:
 
         Raises InputError where they are of another study, or are no results; nothing is kept then.
         """
+        results = self._told(figures)
+        new = [name for name in results if not self.result(*name).is_file()]
+        for name in new:
+            self.keep_result(results[name])
+        return len(new)
+
+    def check_report(self, into: Path, coming: Iterable[tuple[str, int]] = ()) -> None:
+        """Raise InputError where the report ``into`` has results, or is of a study, that this folder has not.
+
+        ``coming`` are those, by variant and seed, that will be there when it is written.
+        """
+        figures = into.with_suffix(".json")
+        if not figures.is_file():
+            return
+        coming = set(coming)
+        lost = [name for name in self._told(figures) if name not in coming and not self.result(*name).is_file()]
+        if lost:
+            raise InputError(
+                f"{figures}: has {len(lost)} results that {self.folder} lacks, and would lose them; start from them "
+                f"with `python -m parrot_benchmarks.paper --take {figures}`, or name another report"
+            )
+
+    def _told(self, figures: Path) -> dict[tuple[str, int], Mapping[str, Any]]:
+        """The results in the .json beside a report, by variant and seed. Raises InputError for other files."""
         try:
             told = json.loads(figures.read_text("utf-8"))
             other, results = told["study"], {(each["variant"], each["seed"]): _result(each) for each in told["results"]}
@@ -71,10 +95,7 @@ class Study:
             raise InputError(f"{figures}: expected the .json that lies beside a report ({error})") from error
         if other != self.settled:
             raise InputError(f"{figures}: is of a study with {other}, not {self.settled}")
-        new = [name for name in results if not self.result(*name).is_file()]
-        for name in new:
-            self.keep_result(results[name])
-        return len(new)
+        return results
 
     @classmethod
     def read(cls, folder: Path) -> "Study":

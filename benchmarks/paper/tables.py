@@ -80,7 +80,9 @@ def _opening(study: Study, results: Results) -> Iterator[str]:
     yield ""
     yield (
         f"`make paper` trains all of them, at scale {SCALE:g} and with {FIRST_SEEDS} seeds, and writes this page anew; "
-        f'nothing in it is written by hand. `make paper PAPER="--only a --seeds {2 * FIRST_SEEDS}"` adds seeds.'
+        "nothing in it is written by hand. "
+        f'`make paper PAPER="--take docs/nano-results.json --only a --seeds {2 * FIRST_SEEDS + 1}"` starts from the '
+        "figures that it was written from, and adds a seed."
     )
     if any(seed > FIRST_SEEDS for by_seed in results.values() for seed in by_seed):
         yield ""
