@@ -13,8 +13,12 @@ from parrot_runtime.errors import InputError
 from parrot_runtime.languages import BY_CODE
 from parrot_runtime.plotting import COLOURS, import_pyplot, left_to_right, native_names
 
-_GREY = "#5b6770"
+_GREY, _DARK = "#5b6770", "#1c2429"
 _HEIGHT = 3.8
+# Below this, in per cent, there is no room for a number in a bar.
+_ROOM = 10
+# What sets apart those that have a colour again.
+_DASHES, _HATCHES = ("-", "--", ":", "-."), ("", "////", "xxxx", "....")
 
 
 def texts(results: Sequence[Result]) -> list[str]:
@@ -30,7 +34,7 @@ def radar(results: Sequence[Result], measure: str, *, floor: float = 0, unwritte
     pyplot = import_pyplot()
     figure, axes = pyplot.subplots(figsize=(6.4, 5.2), subplot_kw={"projection": "polar"})
     angles = [2 * math.pi * place / len(codes) for place in range(len(codes))]
-    for number, result in enumerate(results):
+    for number, (result, name) in enumerate(zip(results, _names(results), strict=True)):
         points = [
             (angle, found.value)
             for angle, code in zip(angles, codes, strict=True)
@@ -38,8 +42,8 @@ def radar(results: Sequence[Result], measure: str, *, floor: float = 0, unwritte
         ]
         # Only a run that has all languages closes its line: a gap must not look like a value.
         closed = [*points, points[0]] if len(points) == len(codes) else points
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(*zip(*closed, strict=True), color=colour, lw=1.8, marker="o", ms=4, label=_legend(result.label))
+        colour, dashes = COLOURS[number % len(COLOURS)], _again(_DASHES, number)
+        axes.plot(*zip(*closed, strict=True), color=colour, ls=dashes, lw=1.8, marker="o", ms=4, label=name)
         if len(points) == len(codes) and len(results) == 1:
             axes.fill(*zip(*closed, strict=True), color=colour, alpha=0.08)
     lowest = min(result.find(measure, code).value for result in results for code in codes if result.find(measure, code))
@@ -68,18 +72,19 @@ def bars(results: Sequence[Result], measure: str, *, unwritten: Collection[str] 
     codes = shared_languages(results)
     figure, axes = import_pyplot().subplots(figsize=(max(6.4, 0.5 * len(codes) * (len(results) + 1)), _HEIGHT))
     width = 0.8 / len(results)
-    for number, result in enumerate(results):
+    for number, (result, name) in enumerate(zip(results, _names(results), strict=True)):
         places = {code: place + (number - (len(results) - 1) / 2) * width for place, code in enumerate(codes)}
         found = [each for code in codes if (each := result.find(measure, code))]
         xs = [places[each.language] for each in found]
         values = [each.value for each in found]
-        colour = COLOURS[number % len(COLOURS)]
-        axes.bar(xs, values, 0.92 * width, color=colour, label=_legend(result.label))
-        axes.errorbar(xs, values, _whiskers(found), fmt="none", ecolor="#1c2429", elinewidth=1, capsize=2, alpha=0.7)
+        colour, hatch = COLOURS[number % len(COLOURS)], _again(_HATCHES, number)
+        axes.bar(xs, values, 0.92 * width, color=colour, hatch=hatch, edgecolor="white", lw=0, label=name)
+        axes.errorbar(xs, values, _whiskers(found), fmt="none", ecolor=_DARK, elinewidth=1, capsize=2, alpha=0.7)
         if len(results) <= 3:
-            # At the foot, where no interval ever covers it.
-            for x, value in zip(xs, values, strict=True):
-                axes.text(x, 2, f"{value:.0f}", ha="center", va="bottom", fontsize=8, color="white")
+            for x, each in zip(xs, found, strict=True):
+                # At the foot where the interval leaves room, and else above it.
+                y, ink = (2, _ink(colour)) if each.low >= _ROOM else (each.high + 1.5, _DARK)
+                axes.text(x, y, f"{each.value:.0f}", ha="center", va="bottom", fontsize=8, color=ink)
     axes.set_xticks(range(len(codes)), native_names(codes, unwritten), fontsize=11)
     _percent(axes)
     _caption(axes, results, measure, codes)
@@ -104,6 +109,7 @@ def erosion(results: Sequence[Result], measure: str, *, unwritten: Collection[st
             [each.value for _, each in found],
             _whiskers([each for _, each in found]),
             color=COLOURS[number % len(COLOURS)],
+            ls=_again(_DASHES, number),
             marker="o",
             ms=5,
             lw=1.6,
@@ -111,7 +117,7 @@ def erosion(results: Sequence[Result], measure: str, *, unwritten: Collection[st
             capsize=2,
             label=name,
         )
-    axes.set_xticks(range(len(results)), [_broken(result.label) for result in results], fontsize=9)
+    axes.set_xticks(range(len(results)), [_broken(name) for name in _names(results)], fontsize=9)
     axes.set_xlim(-0.4, len(results) - 0.6)
     _percent(axes)
     _caption(axes, results, measure, codes)
@@ -146,12 +152,14 @@ def experts(results: Sequence[Result], *, unwritten: Collection[str] = ()) -> An
         starts = [0.0] * len(codes)
         for expert in range(len(shares[codes[0]])):
             parts = [100 * shares[code][expert] for code in codes]
-            colour = COLOURS[expert % len(COLOURS)]
-            axes.barh(range(len(codes)), parts, 0.72, starts, color=colour, edgecolor="white", label=str(expert + 1))
+            colour, hatch = COLOURS[expert % len(COLOURS)], _again(_HATCHES, expert)
+            style = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": str(expert + 1)}
+            axes.barh(range(len(codes)), parts, 0.72, starts, **style)
             for place, part in enumerate(parts):
                 if part >= 6:
-                    middle = starts[place] + part / 2
-                    axes.text(middle, place, f"{part:.0f}", ha="center", va="center", fontsize=8, color="white")
+                    ink = {"color": _ink(colour), "fontsize": 8, "ha": "center", "va": "center"}
+                    behind = {"facecolor": colour, "edgecolor": "none", "pad": 1} if hatch else None
+                    axes.text(starts[place] + part / 2, place, f"{part:.0f}", bbox=behind, **ink)
             starts = [start + part for start, part in zip(starts, parts, strict=True)]
         axes.set_yticks(range(len(codes)), native_names(codes, unwritten), fontsize=11)
         axes.invert_yaxis()
@@ -161,7 +169,7 @@ def experts(results: Sequence[Result], *, unwritten: Collection[str] = ()) -> An
         axes.tick_params(left=False)
 
     figure, axes = _panels(results, panel)
-    handles, labels = axes[0].get_legend_handles_labels()
+    handles, labels = max((each.get_legend_handles_labels() for each in axes), key=lambda pair: len(pair[0]))
     figure.legend(
         handles,
         labels,
@@ -172,7 +180,6 @@ def experts(results: Sequence[Result], *, unwritten: Collection[str] = ()) -> An
         fontsize=9,
         title_fontsize=9,
     )
-    figure.suptitle("mean share of each expert, per cent", fontsize=10, x=0.01, ha="left")
     return figure
 
 
@@ -182,11 +189,11 @@ def routing(results: Sequence[Result], *, unwritten: Collection[str] = ()) -> An
 
     def panel(axes: Any, codes: Sequence[str], shares: dict[str, list[float]]) -> None:
         rows = [[100 * share for share in shares[code]] for code in codes]
-        axes.imshow(rows, cmap="YlGnBu", vmin=0, vmax=100 * most, aspect="auto")
+        image = axes.imshow(rows, cmap="YlGnBu", vmin=0, vmax=100 * most, aspect="auto")
         for y, row in enumerate(rows):
             for x, part in enumerate(row):
-                colour = "white" if part > 60 * most else "#1c2429"
-                axes.text(x, y, f"{part:.0f}", ha="center", va="center", fontsize=9, color=colour)
+                ink = _ink(image.cmap(image.norm(part))[:3])
+                axes.text(x, y, f"{part:.0f}", ha="center", va="center", fontsize=9, color=ink)
         axes.set_yticks(range(len(codes)), native_names(codes, unwritten), fontsize=11)
         axes.set_xticks(range(len(rows[0])), [str(expert + 1) for expert in range(len(rows[0]))])
         axes.set_xlabel("expert", fontsize=9)
@@ -194,7 +201,6 @@ def routing(results: Sequence[Result], *, unwritten: Collection[str] = ()) -> An
         axes.tick_params(left=False, bottom=False)
 
     figure, _ = _panels(results, panel)
-    figure.suptitle("mean share of each expert, per cent", fontsize=10, x=0.01, ha="left")
     return figure
 
 
@@ -205,17 +211,41 @@ def _panels(results: Sequence[Result], panel: Callable[[Any, Sequence[str], dict
     figure, axes = import_pyplot().subplots(
         1, len(results), figsize=(5.2 * len(results), 1.1 + 0.45 * rows), squeeze=False, layout="constrained"
     )
-    for each, result, own in zip(axes[0], results, shares, strict=True):
+    for each, name, own in zip(axes[0], _names(results), shares, strict=True):
         codes = [code for code in BY_CODE if code in own]
         panel(each, codes, own)
-        if len(results) > 1:
-            each.set_title(result.label, fontsize=9)
+        each.set_title(name, fontsize=9)
+    benchmarks = ", ".join(dict.fromkeys(result.benchmark for result in results))
+    title = f"{benchmarks}: mean share of each expert, per cent"
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left", color=_GREY)
     return figure, axes[0]
 
 
-def _legend(label: str) -> str:
-    """``label`` as matplotlib lists it: it leaves out those that begin with an underscore."""
-    return left_to_right(label) if label.startswith("_") else label
+def _names(results: Sequence[Result]) -> list[str]:
+    """What each run is called in a chart: its label, and its benchmark where there are several.
+
+    matplotlib lists none that begins with an underscore, so a mark that is not seen goes before it.
+    """
+    several = len({result.benchmark for result in results}) > 1
+    named = [f"{result.label}, {result.benchmark}" if several else result.label for result in results]
+    return [left_to_right(name) if name.startswith("_") else name for name in named]
+
+
+def _again(marks: Sequence[str], number: int) -> str:
+    """Of ``marks``, that of the ``number``-th line or bar: the first while there are new colours."""
+    return marks[number // len(COLOURS) % len(marks)]
+
+
+def _ink(colour: str | Sequence[float]) -> str:
+    """White or nearly black, whichever is better read on ``colour``, ``#rrggbb`` or shares of red, green and blue.
+
+    Contrast is that of WCAG 2.2, 1.4.3.
+    """
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] if isinstance(colour, str) else colour
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Where both have the same contrast: (1 + 0.05) / (L + 0.05) = (L + 0.05) / (0.017 + 0.05).
+    return "white" if luminance < 0.215 else _DARK
 
 
 def _whiskers(found: Sequence[Figure]) -> list[list[float]]:

@@ -98,6 +98,40 @@ def test_bars_have_wilsons_intervals(results) -> None:
     assert "n = 4" in axes.get_title(loc="left")
 
 
+def test_a_number_stands_where_it_can_be_read(results) -> None:
+    axes = charts.bars(results, "choice").axes[0]
+    placed = {(round(text.get_position()[0], 2), text.get_text()): text for text in axes.texts}
+    foot, above = placed[-0.2, "100"], placed[0.2, "0"]
+    assert (foot.get_position()[1], foot.get_color()) == (2, "white")
+    # Of none right of four, Wilson's interval ends at 49 per cent: the number is above it, not white on white.
+    assert above.get_position()[1] == pytest.approx(48.99 + 1.5, abs=0.01)
+    assert above.get_color() != "white"
+    assert [charts._ink(each) for each in ("#edae49", "#3d5a80", (1, 1, 1))] == [charts._DARK, "white", charts._DARK]
+
+
+def test_more_runs_than_colours_differ_in_their_lines(results) -> None:
+    many = [results[0]] * 9
+    lines = charts.radar(many, "choice").axes[0].lines
+    assert (lines[0].get_color(), lines[0].get_linestyle()) != (lines[8].get_color(), lines[8].get_linestyle())
+    bars = charts.bars(many, "choice").axes[0].containers[::2]
+    assert [bar[0].get_hatch() or "" for bar in (bars[0], bars[8])] == ["", "////"]
+
+
+def test_two_benchmarks_of_one_model_are_told_apart(make_tsv, tmp_path) -> None:
+    for name, file in {"MMMB": "mmmb_en.tsv", "MMStar": "MMStar.tsv"}.items():
+        save_run(tmp_path / name, [make_tsv(file, ROWS)], lambda question: "B", benchmark=name, model="mine")
+    read = read_results([str(tmp_path / name) for name in ("MMMB", "MMStar")])
+    legend = charts.bars(read, "all").axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["mine, MMMB", "mine, MMStar"]
+
+
+def test_the_legend_of_experts_has_all_of_every_run(runs, make_tsv, tmp_path) -> None:
+    save_run(tmp_path / "c", [make_tsv("nano_en.tsv", ROWS)], lambda q: Response("B", routing=(0.1,) * 10))
+    figure = charts.experts(read_results([str(runs[0]), str(tmp_path / "c")]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [str(number) for number in range(1, 11)]
+    assert figure.get_suptitle() == "nano: mean share of each expert, per cent"
+
+
 def test_the_share_of_answers_in_the_language_asked(results) -> None:
     axes = charts.bars(results[:1], "language").axes[0]
     # The one open answer is English, whatever was asked in; letters are of no language.
