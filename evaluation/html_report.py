@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from parrot_evaluation.markup import Markup, element, isolated, join
+from parrot_evaluation.html_samples import samples_of
+from parrot_evaluation.markup import Markup, apart, element, isolated, join
+from parrot_evaluation.report import conditions
 from parrot_evaluation.results import Figure, Result, shared_languages
-from parrot_evaluation.tsv import Row
-from parrot_evaluation.worst import Shown, thumbnail
-from parrot_runtime.errors import ImageError
+from parrot_evaluation.worst import Shown
 from parrot_runtime.languages import BY_CODE
 
-# Nothing an answer holds is longer than this on the page; its length is told.
-_LONGEST = 1200
 _LEVELS = ("l2-category", "category")
 
 
@@ -43,12 +41,12 @@ def page(results: Sequence[Result], samples: Sequence[Shown], charts: Sequence[C
     )
     body = element(
         "body",
-        element("h1", f"{results[0].benchmark}: ", *_apart(labels, ", ")),
+        element("h1", f"{results[0].benchmark}: ", *apart(labels, ", ")),
         element("p", "Per cent right [95 % interval, Wilson] (n).", class_="soft"),
         _runs(results),
         _charts(charts),
         _figures(results),
-        _samples(results, samples, side),
+        samples_of(results, samples, side),
         element("script", Markup(script)),
     )
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
@@ -94,6 +92,7 @@ def _runs(results: Sequence[Result]) -> Markup:
         (
             element("h2", "Runs"),
             _table(header, rows, class_="text"),
+            *_conditions(results),
             element(
                 "details",
                 element("summary", "The files asked, with their SHA-256"),
@@ -103,7 +102,19 @@ def _runs(results: Sequence[Result]) -> Markup:
     )
 
 
+def _conditions(results: Sequence[Result]) -> list[Markup]:
+    """A line for each run that is not as one where nothing is said."""
+    special = [(result, conditions(result.settings, result.report["data"])) for result in results]
+    return [
+        element("p", element("bdi", result.label), f": {'; '.join(said)}.", class_="soft")
+        for result, said in special
+        if said
+    ]
+
+
 def _setting(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_setting(each)}" for name, each in value.items() if each)
     text = "" if value is None else str(value)
     return f"{text[:12]}…" if len(text) == 64 else text
 
@@ -151,9 +162,12 @@ def _score_groups(scores: Sequence[dict]) -> list[str]:
 
 
 def _score(result: Result, column: tuple[str, str], group: str) -> Markup:
-    language, measure = column
-    found = result.score(measure, language, group)
-    return element("td", "–") if found is None else element("td", f"{found[0]:.1f}", element("small", f"({found[1]})"))
+    wanted = (*column, group)
+    for each in result.report["scores"]:
+        if (each["language"], each["measure"], each["group"]) == wanted and each["value"] is not None:
+            most = f" of {each['maximum']:g}" if each["maximum"] else ""
+            return element("td", f"{each['value']:.1f}{most}", element("small", f"({each['total']})"))
+    return element("td", "–")
 
 
 def _groups(results: Sequence[Result], measure: str, level: str, codes: Sequence[str]) -> Markup:
@@ -186,114 +200,3 @@ def _cell(figure: Figure | None) -> Markup:
         return element("td", "–")
     interval = element("small", f"[{figure.low:.1f}–{figure.high:.1f}] ({figure.total})")
     return element("td", f"{figure.value:.1f}", interval)
-
-
-def _samples(results: Sequence[Result], samples: Sequence[Shown], side: int) -> Markup:
-    if not samples:
-        return Markup("")
-    languages = {each.row.language: BY_CODE[each.row.language].native_name for each in samples}
-    categories = {name: name or "without" for name in sorted({each.row.category for each in samples})}
-    runs = {str(number): result.label for number, result in enumerate(results)}
-    selects = [
-        _select("language", languages),
-        _select("category", {f"c{name}": shown for name, shown in categories.items()}),
-        _select("wrong", runs, label="wrong in"),
-    ]
-    return join(
-        (
-            element("h2", "Samples that went wrong"),
-            element(
-                "p",
-                "Of each language those that most runs got wrong, answered in another language, or of the categories "
-                "that go worst.",
-                class_="soft",
-            ),
-            # Shown by the script: without one, all samples stand below.
-            element("div", *selects, element("output"), class_="filters", hidden=True),
-            *(_sample(results, each, side) for each in samples),
-        )
-    )
-
-
-def _select(name: str, values: dict[str, str], *, label: str | None = None) -> Markup:
-    options = [element("option", "all", value="")]
-    options += [element("option", shown, value=value) for value, shown in values.items()]
-    return element("label", f"{label or name} ", element("select", options, name=name, autocomplete="off"))
-
-
-def _sample(results: Sequence[Result], shown: Shown, side: int) -> Markup:
-    row = shown.row
-    spoken = {"lang": row.language, "dir": "auto"}
-    meta = [text for text in (row.language, row.l2_category, row.category, f"row {row.index}") if text]
-    question = "\n".join(filter(None, (row.hint, row.question)))
-    answers = [
-        element(
-            "tr",
-            element("th", result.label, scope="row"),
-            element("td", _shortened(answer["response"]), class_="answer", **spoken),
-            element("td", *_verdict(answer)),
-        )
-        for result, answer in zip(results, shown.answers, strict=True)
-        if answer is not None
-    ]
-    return element(
-        "article",
-        _picture(row, side),
-        element(
-            "div",
-            element("p", *_apart(meta, " · "), class_="meta"),
-            element("p", _shortened(question), class_="question", **spoken),
-            _expected(row),
-            element("table", element("tbody", answers), class_="answers"),
-        ),
-        class_="sample",
-        data_language=row.language,
-        data_category=f"c{row.category}",
-        data_wrong=" ".join(map(str, shown.wrong)),
-    )
-
-
-def _picture(row: Row, side: int) -> Markup:
-    """The picture, or why there is none: a run that counts such rows as wrong has them among the worst."""
-    try:
-        uri, width, height = thumbnail(row, side)
-    except ImageError as error:
-        return element("p", str(error), class_="meta unseen")
-    return element("img", src=uri, width=width, height=height, alt=f"The picture of row {row.index}", loading="lazy")
-
-
-def _apart(texts: Sequence[str], mark: str) -> list[str]:
-    """``texts`` with ``mark`` between them, each by itself: Arabic ones side by side would else change places."""
-    parts = [part for text in texts for part in (mark, element("bdi", text))]
-    return parts[1:]
-
-
-def _expected(row: Row) -> Markup:
-    spoken = {"lang": row.language, "dir": "auto"}
-    if not row.options:
-        return element("p", "right: ", element("span", _shortened(row.answer), class_="reference", **spoken))
-    items = []
-    for letter, text in row.options.items():
-        right = letter == row.answer
-        mark = " (right)" if right else ""
-        item = (f"{letter}. ", element("bdi", _shortened(text), lang=row.language), mark)
-        items.append(element("li", *item, class_="right" if right else None))
-    return element("ul", items, class_="options")
-
-
-def _verdict(answer) -> list[str]:
-    right = bool(answer["right"])
-    parts: list[str] = [
-        element("span", "right" if right else "wrong", class_=f"verdict-{'right' if right else 'wrong'}")
-    ]
-    if answer.get("letter"):
-        parts.append(f", read as {answer['letter']}")
-    elif answer["kind"] != "open":
-        parts.append(", no option read")
-    if answer.get("in_language") is False:
-        parts.append(", in another language")
-    return parts
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST:,} characters more)"

@@ -57,9 +57,9 @@ def draw(results: Sequence[Result], font: Path | None, note: Callable[[str], Non
     from parrot_runtime.plotting import fonts, import_pyplot, write
 
     first = choose_measure(results, None)
-    planned: list[tuple[str, Callable]] = [
-        (f"{first}: per cent right by language", lambda **u: charts.bars(results, first, **u))
-    ]
+    planned: list[tuple[str, Callable]] = []
+    if first != "language":
+        planned.append((f"{first}: per cent right by language", lambda **u: charts.bars(results, first, **u)))
     told = [result for result in results if "language" in result.measures]
     if told:
         planned.append(("answers in the language asked, per cent", lambda **u: charts.bars(told, "language", **u)))

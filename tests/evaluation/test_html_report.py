@@ -196,14 +196,27 @@ def test_scores_that_are_more_than_shares_are_shown_without_an_interval(make_tsv
     out = tmp_path / "report.html"
     assert run("report", tmp_path / "m", "--samples", 0, "--no-plots", "-o", out).exit_code == 0
     text = "".join(Tree(out.read_text("utf-8")).texts)
-    assert "count50.0(2)" in text  # acc 50 and acc+ 0
+    assert "count50.0 of 200(2)" in text  # acc 50 and acc+ 0
     assert "perception is the sum of 1 of 10 categories" in text
 
 
 def test_answers_left_to_a_judge_are_not_called_wrong(make_tsv, tmp_path) -> None:
     rows = [{"answer": "A dog.", "category": "conv", "image": picture(4), "gpt4_ans": "x", "caption": "x"}]
     file = make_tsv("LLaVABench.tsv", rows, [*COLUMNS, "gpt4_ans", "caption"])
-    save_run(tmp_path / "m", [file], lambda question: "A cat.", benchmark="LLaVA-Bench")
+    save_run(tmp_path / "m", [file], lambda question: "A cat is what it shows.", benchmark="LLaVA-Bench")
+    path = tmp_path / "m" / "report.json"
+    report = json.loads(path.read_text("utf-8"))
+    report["settings"]["judge"] = {"model": "a judge", "both_orders": True, "prompt_sha256": "0" * 64, "fields": {}}
+    path.write_text(json.dumps(report | {"settings": report["settings"] | {"refused": 2}}))
+    out = tmp_path / "judged.html"
+    assert run("report", tmp_path / "m", "--samples", 0, "-o", out).exit_code == 0
+    tree = Tree(out.read_text("utf-8"))
+    text = "".join(tree.texts)
+    assert "tiny fp16: 2 refused or impossible to ask, counted as wrong; judged by a judge, in both orders" in text
+    assert "model a judge, both orders True, prompt sha256 000000000000…" in text
+    # What is drawn are languages, and no chart calls an answer right.
+    assert "answers in the language asked, per cent" in text
+    assert "per cent right by language" not in text
     result = run("report", tmp_path / "m", "--data", file.parent, "--no-plots", "-o", tmp_path / "r.html")
     assert result.exit_code == 2
     assert "no answer is right or wrong; give --samples 0" in result.stderr
