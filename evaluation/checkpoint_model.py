@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parrot_evaluation.models import Model, ModelOptions, limited, named
+from parrot_evaluation.models import TOGETHER, Model, ModelOptions, beside_each_other, limited, named
 from parrot_evaluation.runner import Question, Response
 from parrot_runtime.errors import InputError, TextError
 from parrot_runtime.image import preprocess, read_image
@@ -47,14 +47,18 @@ def open_checkpoint_model(folder: Path, options: ModelOptions, *, max_new_tokens
     checkpoint = open_checkpoint(folder, options.vision_tower)
     model = checkpoint.load_model().to(device=device, dtype=getattr(torch, _DTYPES[dtype])).eval()
     reader = _Reader(checkpoint, model, device, max_new_tokens, options.pixel_limit)
+    # In bf16 a row's sums are rounded otherwise in another batch, which decides where two words are nearly as likely.
+    exact = dtype == "float32"
+    rows = options.slots or (TOGETHER["checkpoint"] if exact else 1)
 
     def stream(questions: Iterable[Question]) -> Iterator[Response]:
         left = iter(questions)
-        while batch := list(islice(left, options.together("checkpoint"))):
+        while batch := list(islice(left, rows)):
             yield from reader.answers(batch)
 
     name = f"{folder.resolve().parent.name}-{folder.resolve().name} {dtype}"
-    return Model(*limited(name, _fingerprint(checkpoint, dtype, device), options.pixel_limit), stream)
+    known = beside_each_other(name, _fingerprint(checkpoint, dtype, device), 1 if exact else rows)
+    return Model(*limited(*known, options.pixel_limit), stream)
 
 
 def _device(wanted: str | None) -> "torch.device":

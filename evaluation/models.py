@@ -1,7 +1,8 @@
 """What can be asked: a bundle through the runtime, a checkpoint in torch, or the model of a server.
 
 All of them answer greedily, and stream: they read questions as they have room, and give each answer as soon as it and
-those before it are there. So what is journaled, and in which order, does not depend on how many are asked at once.
+those before it are there. So what is journaled, and in which order, does not depend on how many are asked at once,
+except where rounding does; such a model is asked one question at a time, and is another one in several slots.
 """
 
 import hashlib
@@ -193,10 +194,8 @@ def open_bundle(
                 raise
             raise named(error, last[0].name) from error
 
-    name, digest = identity(parrot, folder)
-    if not exact and slots > 1:
-        name, digest = f"{name}, {slots} slots", hashlib.sha256(f"{digest} {slots}".encode()).hexdigest()
-    return Model(*limited(name, digest, max_pixels), stream)
+    known = beside_each_other(*identity(parrot, folder), 1 if exact else slots)
+    return Model(*limited(*known, max_pixels), stream)
 
 
 def identity(parrot: Parrot, folder: Path) -> tuple[str, str]:
@@ -204,6 +203,13 @@ def identity(parrot: Parrot, folder: Path) -> tuple[str, str]:
     # The manifest lists the hash of every file, and loading has checked them. Engines may answer otherwise than graphs.
     digest = hashlib.sha256((folder / MANIFEST_NAME).read_bytes() + parrot.backend.encode()).hexdigest()
     return f"{parrot.manifest.name} {parrot.manifest.precision}", digest
+
+
+def beside_each_other(name: str, fingerprint: str, slots: int) -> tuple[str, str]:
+    """Name and fingerprint of a model whose answers can change with those decoded beside them; alone they stay."""
+    if slots == 1:
+        return name, fingerprint
+    return f"{name}, {slots} slots", hashlib.sha256(f"{fingerprint} {slots}".encode()).hexdigest()
 
 
 def limited(name: str, fingerprint: str, max_pixels: int) -> tuple[str, str]:

@@ -62,7 +62,7 @@ def build(
             "rows": len(table.rows),
             "asked": sum(sample.row.language == table.language for sample in samples),
             "without_image": table.without_image,
-            "unanswerable": table.unanswerable,
+            "unanswerable": sum(each.row.unanswerable for each in samples if each.row.language == table.language),
         }
         for table in tables
     }
@@ -78,9 +78,10 @@ def conditions(settings: Mapping[str, Any], data: Mapping[str, Mapping[str, Any]
     """What of a run is not as it is where nothing is said, so that its figures are not read as others'."""
     judge, instruction = settings.get("judge"), settings.get("instruction", "own")
     changed = [each["file"] for each in data.values() if (each.get("published") or "").startswith("differs")]
+    some = settings.get("limit") and any(each["asked"] < each["rows"] for each in data.values())
     said = (
         instruction != "own" and f"asked with the instruction {instruction}",
-        settings.get("limit") and f"about {settings['limit']:,} questions of each language, not all",
+        some and f"about {settings['limit']:,} questions of each language, not all",
         settings.get("refused") and f"{settings['refused']:,} refused or impossible to ask, counted as wrong",
         judge and f"judged by {judge['model']}{', in both orders' if judge['both_orders'] else ''}",
         changed and f"{', '.join(changed)}: not as published",

@@ -63,8 +63,8 @@ class Streaming(Protocol):
 def select(table: Table, benchmark: Benchmark, limit: int | None) -> list[Row]:
     """``limit`` rows of a table spread over it, or a few more: rows that are scored together stay together.
 
-    The choice depends on the rows' indices only, so it is the same in every language, and a larger limit adds to a
-    smaller one. None takes all.
+    The choice depends on the rows' indices only, not on their order, so it is the same in every language, and a larger
+    limit adds to a smaller one. None takes all.
     """
     if limit is None:
         return list(table.rows)
@@ -73,11 +73,18 @@ def select(table: Table, benchmark: Benchmark, limit: int | None) -> list[Row]:
     for row in table.rows:
         groups.setdefault(unit_of(row, unit), []).append(row)
     chosen: set[str] = set()
-    for group in sorted(groups.values(), key=lambda rows: hashlib.sha256(rows[0].index.encode()).digest()):
+    for group in sorted(groups.values(), key=_place):
         if len(chosen) >= limit:
             break
         chosen.update(row.index for row in group)
     return [row for row in table.rows if row.index in chosen]
+
+
+def _place(group: Sequence[Row]) -> bytes:
+    """Where a group comes when some are chosen: by chance, and the same wherever its rows stand."""
+    indices = [row.index for row in group]
+    first = min(indices, key=lambda index: (int(index) if index.isdecimal() else 0, index))
+    return hashlib.sha256(first.encode()).digest()
 
 
 def evaluate(

@@ -83,6 +83,11 @@ class Row:
         return "choice" if self.yes_no is None else "yes_no"
 
     @property
+    def unanswerable(self) -> bool:
+        """Whether its answer is none of its options."""
+        return bool(self.options) and self.answer not in self.options
+
+    @property
     def image_bytes(self) -> bytes:
         """The picture as the bytes of an image file."""
         return base64.b64decode(self.image)
@@ -90,11 +95,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file, its language and checksums.
-
-    ``without_image``: rows left out for want of a picture. ``unanswerable``: rows whose answer is none of their
-    options.
-    """
+    """The rows of one file, its language and checksums; ``without_image``: rows left out for want of a picture."""
 
     path: Path
     language: str
@@ -102,7 +103,6 @@ class Table:
     rows: tuple[Row, ...]
     without_image: int = 0
     md5: str = ""
-    unanswerable: int = 0
 
 
 def language_of(path: Path) -> str:
@@ -130,11 +130,11 @@ def read_tsv(
 ) -> Table:
     """Read and check a whole file; ``language`` is taken from its name unless given.
 
-    Rows without a picture are bad rows, or left out and counted with ``skip_missing_images``. Options with a gap, and
-    answers that are none of the options, are bad rows too; ``as_published`` takes them, counting the latter, because
-    published files have some (RealWorldQA's, see https://github.com/open-compass/VLMEvalKit/issues/677) and the kit
-    counts them as wrong. ``numbered`` wants whole numbers as indices. Raises InputError: no such file, not UTF-8,
-    broken quoting, a missing column, or bad rows, which it lists.
+    Rows without a picture are bad rows, or left out and counted with ``skip_missing_images``. Options with a gap,
+    and answers that are none of the options, are bad rows too; ``as_published`` takes them, because published files
+    have some (RealWorldQA's, see https://github.com/open-compass/VLMEvalKit/issues/677) and the kit counts them as
+    wrong. ``numbered`` wants whole numbers as indices. Raises InputError: no such file, not UTF-8, broken quoting,
+    a missing column, or bad rows, which it lists.
     """
     language = language or language_of(path)
     if language not in BY_CODE:
@@ -164,8 +164,7 @@ def read_tsv(
         raise InputError(_list_bad_rows(path, bad, len(records)))
     if not rows:
         raise InputError(f"{path}: there is no question in it; expected one row per question after the header")
-    unanswerable = sum(bool(row.options) and row.answer not in row.options for row in rows)
-    return Table(path, language, sha256, tuple(rows), without_image, md5, unanswerable)
+    return Table(path, language, sha256, tuple(rows), without_image, md5)
 
 
 def _list_bad_rows(path: Path, bad: list[str], total: int) -> str:
@@ -200,7 +199,7 @@ def _records(path: Path, form: Form) -> tuple[list[tuple[int, dict[str, str]]], 
     try:
         sha256, md5 = checksums(path)
         with path.open(encoding="utf-8-sig", newline="") as file, _long_fields():
-            reader = csv.reader(file, delimiter="\t", strict=True)
+            line, reader = 1, csv.reader(file, delimiter="\t", strict=True)
             header = _header(path, next(reader, []), form)
             records, line = [], reader.line_num + 1
             for cells in reader:
@@ -220,7 +219,7 @@ def _records(path: Path, form: Form) -> tuple[list[tuple[int, dict[str, str]]], 
         # Where the decoder stopped is counted from a chunk of its own.
         raise InputError(f"{path}: line {_undecodable(path)}: not UTF-8; expected a TSV file in UTF-8") from error
     except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: broken TSV ({error}); get the file again") from error
+        raise InputError(f"{path}: line {line}: broken TSV ({error}); get the file again") from error
     return records, sha256, md5
 
 
@@ -245,7 +244,8 @@ def _header(path: Path, names: list[str], form: Form) -> list[str]:
         raise InputError(f"{path}: the header lacks {', '.join(missing)}; expected a VLMEvalKit TSV")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise InputError(f"{path}: the header has the column {', '.join(repeated)} twice")
+        told = (f"the column {name}" if name else "a column without a name" for name in repeated)
+        raise InputError(f"{path}: the header has {', '.join(told)} twice")
     return names
 
 
@@ -277,12 +277,17 @@ def _answer_problems(
     answer = record["answer"].strip()
     if not answer:
         yield "it has no answer"
-    elif options and answer not in options and not as_published:
+    elif options and answer not in options and not as_published and not _says_it(answer, options, form):
         yield f"its answer {answer[:20]!r} is none of {', '.join(options)}"
     elif form == "yes_no" and options and yes_no_options(options) is None:
         yield "its options are not Yes and No, and nothing here counts others"
     elif form == "yes_no" and not options and polarity(answer) is None:
         yield f"its answer {answer[:20]!r} is neither Yes nor No"
+
+
+def _says_it(answer: str, options: Mapping[str, str], form: Form) -> bool:
+    """Whether a plain Yes/No question names its options too, and its answer is the word and no letter."""
+    return form == "yes_no" and answer not in options and polarity(answer) is not None and bool(yes_no_options(options))
 
 
 def _judged_problems(record: Mapping[str, str]) -> Iterator[str]:
@@ -295,8 +300,10 @@ def _judged_problems(record: Mapping[str, str]) -> Iterator[str]:
 
 def _row(record: Mapping[str, str], line: int, language: str, image: str, form: Form) -> Row:
     options = _options(record)
-    plain = form == "yes_no" and not options
     answer = record["gpt4_ans"] if form == "judged" else record["answer"].strip()
+    if _says_it(answer, options, form):
+        options = {}
+    plain = form == "yes_no" and not options
     return Row(
         index=record["index"].strip(),
         language=language,

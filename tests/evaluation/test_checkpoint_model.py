@@ -104,6 +104,21 @@ def test_bfloat16_is_another_run_and_answers(pair, questions: list[Question]) ->
     assert len(rounded.ask(questions[:7])) == 7
 
 
+def test_bfloat16_is_asked_one_by_one_and_is_another_run_in_batches(pair, questions: list[Question]) -> None:
+    alone, same, three = (
+        open_checkpoint_model(pair[0], ModelOptions(dtype="bf16", device="cpu", slots=slots), max_new_tokens=8)
+        for slots in (None, 1, 3)
+    )
+    assert (alone.name, alone.fingerprint) == (same.name, same.fingerprint)
+    assert three.name == f"{alone.name}, 3 slots"
+    assert three.fingerprint != alone.fingerprint
+    # What is asked before does not change what is answered.
+    together = alone.ask(questions)
+    assert together[5:] == alone.ask(questions[5:])
+    exact = [open_checkpoint_model(pair[0], ModelOptions(slots=slots), max_new_tokens=1) for slots in (1, 3)]
+    assert exact[0].fingerprint == exact[1].fingerprint
+
+
 def test_another_limit_of_pixels_is_another_run(pair, questions: list[Question]) -> None:
     usual, same, exact, low = (
         open_checkpoint_model(pair[0], ModelOptions(max_pixels=limit, device="cpu"), max_new_tokens=2)

@@ -126,3 +126,17 @@ def test_pictures_without_a_pair_and_a_licence_are_told(make_tsv) -> None:
     assert "1 pictures without both questions left out" in text
     assert "1 rows without a picture were left out" in text
     assert "CC BY-NC-SA 4.0" in text
+
+
+def test_a_limited_run_says_what_was_asked_and_nothing_of_the_rest(make_tsv) -> None:
+    benchmark = BENCHMARKS["RealWorldQA"]
+    # Twelve good rows and one whose answer is none of its options, which the kit counts as wrong where it is asked.
+    rows = [choice("B") for _ in range(12)] + [choice("C", "left", "right")]
+    table = read_tsv(make_tsv("RealWorldQA.tsv", rows), language="en", as_published=True)
+    for limit, some, wrong in ((5, True, None), (500, False, "1 rows"), (None, False, "1 rows")):
+        samples = evaluate(benchmark, [table], lambda questions: ["B"] * len(questions), limit=limit)
+        asked_it = any(sample.row.unanswerable for sample in samples)
+        assert asked_it == (wrong is not None)
+        text = tables.markdown(build(benchmark, [table], samples, model="m", settings={"limit": limit}))
+        assert ("not all" in text) == some
+        assert ("count as wrong, as in VLMEvalKit" in text) == asked_it

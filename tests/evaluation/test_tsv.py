@@ -168,7 +168,10 @@ def test_rows_without_a_picture_can_be_left_out_and_are_counted(make_tsv) -> Non
         (b"index\timage\tquestion\tanswer\n", "there is no question in it"),
         (b"index\timage\tquestion\tanswer\tindex\n", "column index twice"),
         (b"index\timage\tquestion\tanswer\n1\tx\ty\n", "line 2 has 3 fields where the header has 4"),
+        (b"index\timage\tquestion\tanswer\t\t\n", "a column without a name twice"),
         (b'index\timage\tquestion\tanswer\n1\tx\t"y\tz\n', "broken TSV"),
+        # The quote is open from line 2 on, and the file ends two lines later.
+        (b'index\timage\tquestion\tanswer\n1\tx\t"y\tz\n2\tx\ty\tz\n3\tx\ty\tz\n', "line 2: broken TSV"),
         (b'index\timage\tquestion\tanswer\n1\tx\t"y"y\tz\n', "broken TSV"),
         (b"index\timage\tquestion\tanswer\n1\t\xff\ty\tz\n", "not UTF-8"),
     ],
@@ -235,7 +238,12 @@ def test_published_files_may_have_answers_that_are_no_option_and_gaps(make_tsv) 
     with pytest.raises(InputError, match="2 of 4 rows cannot be used"):
         read_tsv(path, language="en")
     table = read_tsv(path, language="en", as_published=True)
-    assert ([row.answer for row in table.rows], table.unanswerable) == (["A", "C", "C", "two"], 1)
+    assert [(row.answer, row.unanswerable) for row in table.rows] == [
+        ("A", False),
+        ("C", True),
+        ("C", False),
+        ("two", False),
+    ]
     assert table.rows[2].options == {"A": "x", "C": "y"}
     with pytest.raises(InputError, match="it has no answer"):  # that none can have
         read_tsv(make_tsv("RealWorldQA.tsv", [choice("")]), language="en", as_published=True)
@@ -251,6 +259,12 @@ def test_plain_yes_no_rows_and_their_kind(make_tsv) -> None:
     )
     assert (translated.kind, translated.answer) == ("yes_no", "No")
     assert (options.kind, options.answer, options.yes_no) == ("yes_no", "A", {"yes": "A", "no": "B"})
+    # Options beside an answer that is the word: the word counts, as in the kit, and the question is asked as it stands.
+    shown = yes_no("A") | {"answer": "Yes"}
+    for as_published in (False, True):
+        path = make_tsv("MME_tr.tsv", [shown])
+        (row,) = read_tsv(path, language="tr", form="yes_no", as_published=as_published).rows
+        assert (row.kind, row.answer, row.options) == ("yes_no", "Yes", {})
     with pytest.raises(InputError, match=r"line 3 \(index 1\): its options are not Yes and No"):
         read_tsv(make_tsv("MME_tr.tsv", [yes_no("A"), choice("A", category="count")]), form="yes_no")
 
