@@ -1,29 +1,12 @@
-"""Which option an answer picks: by the rules of VLMEvalKit, and by rules that read all six languages.
-
-Both are reported side by side. The kit's rules are those of the version the paper used (later ones differ in details):
-they miss ``答案是A``, ``A。``, ``a`` and a Cyrillic ``А``, and take the article of "A cat" for an option.
-"""
+"""Which option an answer picks, by rules that read all six languages; the kit's own are in `parrot_evaluation.kit`."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from parrot_evaluation.rejected import is_rejected, rejected_letters
-from parrot_evaluation.text import clean, normalise
-from parrot_evaluation.yes_no import Polarity, told, yes_no, yes_no_options
-
-_KIT_SPACES = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-# Phrases of refusal that end the kit's search, wherever they stand, and the mark of a failed call, which skips letters.
-_KIT_REFUSALS = (
-    "Sorry, I can't help with images of people yet.",
-    "I can't process this file.",
-    "I'm sorry, but without the image provided",
-    "Cannot determine the answer",
-)
-_KIT_FAILED = "Failed to obtain answer via API"
-# The kit reads Yes and No by the rules for short answers of VQA: these go, or become a space (see kit_yes_no).
-_KIT_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-_KIT_PERIODS = 32
+from parrot_evaluation.text import clean, fold, normalise
+from parrot_evaluation.yes_no import told, yes_no, yes_no_options
 
 
 @dataclass(frozen=True)
@@ -34,52 +17,13 @@ class Extraction:
     rule: str
 
 
-def kit_letter(answer: str, options: Mapping[str, str]) -> str | None:
-    """VLMEvalKit's exact matching; ``options`` maps letters to texts.
-
-    A phrase of refusal is no answer. The characters ``.()[],:;!*#{}`` become spaces. Exactly one option letter among
-    the tokens is the answer (a token ``Z`` without any is a refusal); otherwise exactly one option text inside the
-    lower-cased answer; otherwise None. Source: ``can_infer`` in ``vlmeval/utils/matching_util.py`` of mid-2024.
-    """
-    if _KIT_FAILED not in answer:
-        if any(refusal in answer for refusal in _KIT_REFUSALS):
-            return None
-        tokens = set(answer.translate(_KIT_SPACES).split())
-        letters = [letter for letter in options if letter in tokens]
-        if len(letters) == 1:
-            return letters[0]
-        if not letters and "Z" in tokens:
-            return None
-    lowered = answer.lower()
-    texts = [letter for letter, text in options.items() if text.lower() in lowered]
-    return texts[0] if len(texts) == 1 else None
-
-
-def kit_yes_no(answer: str) -> Polarity | None:
-    """VLMEvalKit's reading of a plain Yes/No answer, which knows English only: one of the words, not both.
-
-    A mark of punctuation that has a space on either side somewhere goes, any other becomes a space; all of them go
-    where a comma stands between digits; then the first 32 periods that no digit follows go. Colons, asterisks and
-    apostrophes stay, so ``**Yes**`` says nothing. Source: ``YOrN_Extraction`` in ``vlmeval/dataset/utils/yorn.py`` and
-    ``process_punctuation``.
-    """
-    lowered = answer.lower()
-    thousands = re.search(r"\d,\d", lowered) is not None
-    text = lowered
-    for mark in _KIT_PUNCTUATION:
-        beside_space = f"{mark} " in lowered or f" {mark}" in lowered
-        text = text.replace(mark, "" if beside_space or thousands else " ")
-    words = re.sub(r"\.(?!\d)", "", text, count=_KIT_PERIODS).split()
-    said: list[Polarity] = [word for word in ("yes", "no") if word in words]
-    return said[0] if len(said) == 1 else None
-
-
 def extract_letter(answer: str, options: Mapping[str, str], language: str) -> Extraction:
     """The option that ``answer``, written in any of the six languages, picks.
 
     The rules, strongest first; the first that finds exactly one option decides, and one that finds two ends the search:
-    letters joined (``A or B``: two, so none); the letter alone; the text of an option alone; a letter the answer
-    declares (``答案是A``, ``Cevap: b``, ``Вариант В``);
+    an option as it was shown (``C. Both A and B``, or its text to the last mark); letters joined (``A or B``: two, so
+    none); the letter alone; the text of an option alone; a letter the answer declares (``答案是A``, ``Cevap: b``,
+    ``Вариант В``);
     a letter in front (``B) kedi``); a letter in brackets; for Yes/No options, what the answer says; the text of an
     option inside the answer; a letter that might be a word, declared (``the answer is A cat``); a lone capital.
     Letters may be full-width, lower-case, Cyrillic look-alikes (``А В С Е``) or Arabic (``أ ب ج د``). An option that
@@ -87,13 +31,15 @@ def extract_letter(answer: str, options: Mapping[str, str], language: str) -> Ex
     """
     text = clean(answer)
     symbols = _symbols(options)
+    said = _without_lettered_texts(text, options, symbols)
     # 对 stands in 对不起 too, and in a question that the answer repeats.
     spoken = told(answer, language) if yes_no_options(options) else text
     searches: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
-        ("letters joined", lambda: _joined(text, symbols)),
+        ("as it was shown", lambda: _as_shown(text, options, symbols)),
+        ("letters joined", lambda: _joined(said, symbols)),
         ("letter alone", lambda: _alone(text, symbols)),
         ("option text alone", lambda: _texts_equal(text, options)),
-        ("declared letter", lambda: _declared(text, symbols, firm=True)),
+        ("declared letter", lambda: _declared(said, symbols, firm=True)),
         ("letter in front", lambda: _in_front(text, symbols, options)),
         ("letter in brackets", lambda: _in_brackets(text, symbols)),
         ("yes or no", lambda: _said_yes_or_no(answer, options, language)),
@@ -101,17 +47,55 @@ def extract_letter(answer: str, options: Mapping[str, str], language: str) -> Ex
         ("declared letter, loosely", lambda: _declared(text, symbols, firm=False)),
         ("lone capital", lambda: _lone_capital(text, symbols)),
     )
-    rejected = set(rejected_letters(text, _standing(symbols), symbols))
+    rejected = set(rejected_letters(said, _standing(symbols), symbols))
     for rule, search in searches:
         found = set(search())
-        # Of letters that are joined, what is said of the last may be meant of all.
-        if rule != "letters joined":
+        # An option may itself deny, and of letters that are joined, what is said of the last may be meant of all.
+        if rule not in ("as it was shown", "letters joined"):
             found -= rejected
         if len(found) == 1:
             return Extraction(found.pop(), rule)
         if len(found) > 1:
             return Extraction(None, f"{rule}: {' and '.join(sorted(found))}")
     return Extraction(None, "nothing found")
+
+
+# --- as shown -------------------------------------------------------------------------------------------------------
+
+_AROUND, _QUOTES = "*_` \n\t", "\"'“”«»「」『』"
+
+
+def _as_shown(text: str, options: Mapping[str, str], symbols: Mapping[str, str]) -> Iterable[str]:
+    """The option whose line, or else whose text, the whole answer is: case and a full stop apart, to the last mark.
+
+    ``50%`` is not ``50`` then, and letters that a text holds are not letters of options. A text that is a letter itself
+    is left to the rules for letters.
+    """
+    whole, letters = _bare(text), {fold(symbol) for symbol in symbols}
+    texts = {letter: _bare(option) for letter, option in options.items() if _bare(option)}
+    lines = {rf"[(\[]?{letter.lower()}\s*[)\].:、,]\s*{re.escape(own)}": letter for letter, own in texts.items()}
+    found = [letter for line, letter in lines.items() if re.fullmatch(line, whole)]
+    return found or [letter for letter, own in texts.items() if own == whole and own not in letters]
+
+
+def _bare(text: str) -> str:
+    """Without what may stand around an answer: marks of emphasis, quotes on both sides, a full stop."""
+    folded = bare = fold(text).strip(_AROUND)
+    for _ in range(2):
+        bare = bare.rstrip(".。").strip(_AROUND)
+        if len(bare) > 1 and bare[0] in _QUOTES and bare[-1] in _QUOTES:
+            bare = bare[1:-1].strip(_AROUND)
+    return bare or folded
+
+
+def _without_lettered_texts(text: str, options: Mapping[str, str], symbols: Mapping[str, str]) -> str:
+    """``text`` with a mark in place of every option's text that speaks of letters, such as ``both A and B``."""
+    standing = _standing({symbol: letter for symbol, letter in symbols.items() if not symbol.islower()})
+    texts = sorted({clean(option) for option in options.values()}, key=len, reverse=True)
+    for option in texts:
+        if len(option) > 1 and re.search(standing, option):
+            text = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", "…", text, flags=re.IGNORECASE)
+    return text
 
 
 # --- letters --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from parrot_evaluation.benchmarks import Benchmark, Measure
-from parrot_evaluation.extract import Extraction, extract_letter, kit_letter, kit_yes_no
+from parrot_evaluation.extract import Extraction, extract_letter
+from parrot_evaluation.kit import kit_letter, kit_yes_no
 from parrot_evaluation.text import equal
 from parrot_evaluation.tsv import Row
 from parrot_evaluation.yes_no import yes_no
