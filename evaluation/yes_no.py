@@ -51,7 +51,7 @@ _NOT_MEANT = {
     "ru": r"\bда(?=,? нет\b)|\bили нет\b|\bнет (?:никаких )?сомнени\w+",
 }
 # Nothing behind it but the end of the clause: "there is no picture", not "no picture on the wall".
-_HERE = r"(?=\s*(?:$|[,.;!]))"
+_HERE = r"(?=\s*(?:$|[.,;!。،]))"
 # What says that nothing can be said: only a yes or no word that opens the answer before it counts.
 _UNSURE = {
     "en": r"\bno (?:idea|clue|information|way (?:to (?:tell|know|say|determine)|of (?:telling|knowing))"
@@ -62,13 +62,13 @@ _UNSURE = {
     "zh": r"[是能可]否(?!定)(?=\w)|与否|看不太?清|不好说|不一定|没有?足够的?(?:信息|证据|依据|线索|细节)"
     r"|(?:不(?:太|很|是很|能|敢|可能|够)?|无法|难以|没法|没办法)(?:够|准确|完全|直接)?"
     r"(?:知道|确定|确认|肯定|清楚|判断|判定|断定|回答|辨认|辨别|分辨|识别|看清|得知|提供|帮|协助|查看|打开|加载|访问)"
-    rf"|(?:看不[到见]|没有?收到|(?:无法|不能)看[到见])(?:这张|该|您的|你的|任何)?(?:图|照)片|(?:^|[,.\s])没有(?:图|照)片{_HERE}"
+    rf"|(?:看不[到见]|没有?收到|(?:无法|不能)看[到见])(?:这张|该|您的|你的|任何)?(?:图|照)片|(?:^|[,.。\s])没有(?:图|照)片{_HERE}"
     r"|(?:图|照)片(?:太|很|有点|比较)?(?:模糊|不清)",
     "pt": r"\bnão (?:sei|tenho certeza|está claro|há (?:como|informaç\w+))\b"
     r"|\bnão (?:é possível|consigo|posso|se pode|dá para) (?:\w+ )?"
     r"(?:determinar|dizer|saber|responder|afirmar|confirmar|identificar|ajudar|ter certeza)\b"
     r"|\b(?:é )?(?:difícil|impossível) (?:dizer|determinar|saber)\b"
-    r"|\bnão (?:consigo|posso) (?:ver|visualizar|abrir|acessar|analisar) (?:a |nenhuma |essa |esta |sua )?(?:imagem|foto)"
+    r"|\bnão (?:consigo|posso) (?:ver|visualizar|abrir|acessar|analisar) (?:a |nenhuma |essa |sua )?(?:imagem|foto)"
     rf"|\bnão (?:vejo|há|recebi) (?:nenhuma |a |uma )?(?:imagem|foto){_HERE}",
     "ar": r"\bلا (?:أعرف|أعلم|أدري)\b|\bلست متأكد|\bمن (?:الصعب|المستحيل)\b|\bغير واضح"
     r"|\bلا (?:يمكن\w*|أستطيع|نستطيع) (?:\w+ )?"
