@@ -15,11 +15,11 @@ MARKED = re.compile(r"⟦(\d+)⟧")
 class ChatServer(ThreadingHTTPServer):
     """``dictionary`` has the translations; ``faults`` what to do with the next requests instead of answering them.
 
-    A fault is a function of the handler (send something, or nothing), or of the reply's text (garble it) where its name
-    begins with ``garble``. ``bodies`` are all requests in their order, ``answered`` those that got a whole answer, and
-    ``tokens`` what their usage adds up to; ``answer`` makes a reply of a body, where that is not to be a translation;
-    ``most`` is how many requests were under way at once; ``outwaited`` says that a client bore a silence or a drip to
-    its end.
+    A fault is a function of the handler (send something, or nothing), or of the reply's text (garble it) where its
+    name begins with ``garble``; one made by `about` waits for a request that speaks of its text. ``bodies`` are all
+    requests in their order, ``answered`` those that got a whole answer, and ``tokens`` what their usage adds up to;
+    ``answer`` makes a reply of a body, where that is not to be a translation; ``most`` is how many requests were
+    under way at once; ``outwaited`` says that a client bore a silence or a drip to its end.
     """
 
     daemon_threads = True
@@ -96,7 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
             server.bodies.append(body)
             server.keys.add(self.headers["Authorization"])
             server.times.append(time.monotonic())
-            fault = server.faults.pop(0) if server.faults else None
+            text = json.dumps(body, ensure_ascii=False)
+            place = next((n for n, each in enumerate(server.faults) if getattr(each, "about", "") in text), None)
+            fault = None if place is None else server.faults.pop(place)
         if server.hold_at == number:
             server.held.set()
             server.release.wait(60)
@@ -134,6 +136,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 def status(code: int, message: str = "busy", **headers: str) -> Callable:
     return lambda handler: handler.send(code, json.dumps({"error": {"message": message}}).encode(), **headers)
+
+
+def about(text: str, fault: Callable) -> Callable:
+    """``fault`` for a request that holds ``text``, whichever others come before it: a client that gave up may have left
+    one on its way."""
+    fault.about = text
+    return fault
 
 
 def body(data: bytes) -> Callable:
