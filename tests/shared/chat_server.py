@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_request(self) -> None:
         server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.body = body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             number = len(server.bodies)
             server.bodies.append(body)
@@ -186,7 +186,7 @@ def drip(handler: _Handler) -> None:
 
 def out_of_room(handler: _Handler) -> None:
     """An answer that says it was cut at its limit."""
-    handler.complete(handler.server.bodies[-1], '{"1": "Bu', finish="length")
+    handler.complete(handler.body, '{"1": "Bu', finish="length")
 
 
 def garble(change: Callable[[str], str]) -> Callable:

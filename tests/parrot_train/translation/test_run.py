@@ -256,7 +256,7 @@ def test_a_server_that_counts_no_tokens_is_told_of(translate, server):
 
 
 def test_a_server_that_is_gone_ends_the_run_and_keeps_what_there_is(translate, server, tmp_path):
-    server.faults = [lambda handler: handler.complete(server.bodies[-1], server.reply(server.bodies[-1]))] * 4
+    server.faults = [lambda handler: handler.complete(handler.body, server.reply(handler.body))] * 4
     server.faults += [chat_server.status(503)] * 50
     with pytest.raises(ParrotError, match="no answer after 5 tries"):
         translate(12, concurrency=2)
