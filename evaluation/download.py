@@ -7,9 +7,9 @@ compared with the published MD5, and takes its name last.
 import fcntl
 import http.client
 import os
-import re
 import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ def download(
         raise InputError(f"--download: {benchmark.title} are made here, and nothing is to be fetched; leave it out")
     if folder is None:
         raise InputError("--download: give the folder the files go to with --data")
-    if mirror is not None and not re.match(r"https?://[^/]", mirror):
+    if mirror is not None and not _is_address(mirror):
         raise InputError(f"--mirror {mirror}: expected an address such as https://example.org/VLMEval")
     chosen = parse_languages(languages, benchmark.languages, further=benchmark.further)
     present = present_files(benchmark, folder, chosen) if folder.is_dir() else {}
@@ -53,6 +53,16 @@ def download(
     for file in files:
         url = f"{mirror.rstrip('/')}/{file.name}" if mirror else file.url
         fetch(file, url, folder / file.name, note)
+
+
+def _is_address(text: str) -> bool:
+    """Whether ``text`` is an address of HTTP with a host, as a request line can hold it."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        plain = text.isascii() and text.isprintable() and " " not in text
+        return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an unclosed bracket, a port that is none
+        return False
 
 
 def _published(benchmark: Benchmark, languages: Sequence[str]) -> list[Published]:

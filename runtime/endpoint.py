@@ -233,14 +233,17 @@ def _read(data: bytes) -> Reply:
         said = json.loads(data)
         choice = said["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
-        text, refusal = message["content"], message.get("refusal")
+        refusal = message.get("refusal")
+        held_back = bool(refusal) or finish == "content_filter"
+        # Some servers leave the text of an answer that a filter held back out altogether.
+        text = message.get("content") if held_back else message["content"]
         usage = said.get("usage") or {}
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise _PassingError("the body is no chat completion") from error
     if not (text is None or isinstance(text, str)) or not (finish is None or isinstance(finish, str)):
         raise _PassingError("the chat completion has no text")
-    if text is None and (refusal or finish == "content_filter"):
+    if text is None and held_back:
         raise RejectedError(" ".join(f"no text: {refusal or finish}".split())[:200])
     counted = [count if type(count) is int and count >= 0 else None for count in counts]
     return Reply(text or "", finish, *counted)

@@ -221,6 +221,11 @@ def test_a_translation_of_ones_own_does_not_stand_for_the_published_file(
         ("MME", "tr", None, r"no published file in tr .*put your own \(MME_tr.tsv\)"),
         ("MME", None, "ftp://x/y", "--mirror ftp://x/y: expected an address"),
         ("MME", None, "http://", "--mirror http://: expected an address"),
+        ("MME", None, "http://[::1", "expected an address"),
+        ("MME", None, "http://localhost:abc/", "expected an address"),
+        ("MME", None, "http://localhost:99999/", "expected an address"),
+        ("MME", None, "http://local host/", "expected an address"),
+        ("MME", None, "http://localhost/ä", "expected an address"),
     ],
 )
 def test_what_cannot_be_fetched(

@@ -125,6 +125,7 @@ def test_a_model_that_came_to_no_text_gave_an_empty_answer(server, ask):
     [
         b'{"message": {"content": null}, "finish_reason": "content_filter"}',
         b'{"message": {"content": null, "refusal": "No."}}',
+        b'{"message": {"role": "assistant"}, "finish_reason": "content_filter"}',
     ],
 )
 def test_an_answer_that_is_held_back_is_a_refusal_of_this_request(server, ask, choice):
