@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,12 +178,13 @@ def judge_answers(
     done = len(unique) - len(waiting)
     progress(done, len(unique))
     if waiting:
-        for request, text, finish in _replies(waiting, judge):
-            done += 1
-            if text is not None:
-                row = request.sample.row
-                journal.add(Entry(request.key, row.language, row.index, request.reference_first, text, finish))
-            progress(done, len(unique))
+        with closing(_replies(waiting, judge)) as replies:
+            for request, text, finish in replies:
+                done += 1
+                if text is not None:
+                    row = request.sample.row
+                    journal.add(Entry(request.key, row.language, row.index, request.reference_first, text, finish))
+                progress(done, len(unique))
     judged: dict[int, list[Judgement]] = {}
     for request in requests:
         judged.setdefault(id(request.sample), []).append(_judgement(request, journal.get(request.key)))
@@ -210,10 +212,11 @@ def _replies(requests: Sequence[_Request], judge: Judge) -> Iterator[tuple[_Requ
     settings = Settings(judge.endpoint, options=OPTIONS)
     key = read_key(judge.key_env, "--judge-key-env")
     with ChatClient(settings, judge.model, key=key, concurrency=_CONCURRENCY, fields=judge.fields) as client:
-        replies = client.replies((request.messages for request in requests), max_tokens=MAX_TOKENS)
-        for request, reply in zip(requests, replies, strict=True):
-            refused = isinstance(reply, RejectedError)
-            yield (request, None, None) if refused else (request, reply.text, reply.finish)
+        conversations = (request.messages for request in requests)
+        with closing(client.replies(conversations, max_tokens=MAX_TOKENS)) as replies:
+            for request, reply in zip(requests, replies, strict=True):
+                refused = isinstance(reply, RejectedError)
+                yield (request, None, None) if refused else (request, reply.text, reply.finish)
 
 
 def _judgement(request: _Request, entry: Entry | None) -> Judgement:

@@ -38,6 +38,9 @@ class Pool:
     def __init__(self, ray: Any, request: Request, count: int, resources: dict[str, float], note: Note) -> None:
         self._ray, self._request, self._count, self._note = ray, request, count, note
         self._make = ray.remote(Worker).options(**resources)
+        # What says that an actor is no more: it died, or Ray's own watch over memory killed it, or its node is gone.
+        told = ray.exceptions
+        self._lost = (told.RayActorError, told.OutOfMemoryError, told.WorkerCrashedError, told.NodeDiedError)
         self._actors: list[Any] = []
         self._idle: list[Any] = []
         # By what `open` will return: the actor, and what tells that it got a device.
@@ -140,7 +143,7 @@ class Pool:
             opened = self._opening.pop(reference)[0] if chunk is None else None
             try:
                 result = self._ray.get(reference)
-            except self._ray.exceptions.RayActorError as error:
+            except self._lost as error:
                 self._replace(opened or actor, error)
                 if chunk is not None:
                     back.append((chunk, None))
@@ -156,11 +159,13 @@ class Pool:
 
     def _replace(self, actor: Any, error: Exception) -> None:
         self._actors.remove(actor)
+        self._ray.kill(actor)
         self._lost_in_a_row += 1
-        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = (lines[-1] if lines and isinstance(error, self._lost[0]) else type(error).__name__)[:300]
         if self._lost_in_a_row > _TRIES * self._count:
             raise ParrotError(
-                f"{self._lost_in_a_row} actors died in a row ({reason.strip()}); is parrot-edge installed on every "
+                f"{self._lost_in_a_row} actors died in a row ({reason}); is parrot-edge installed on every "
                 "node? What was answered is kept, run the same command again to go on"
             ) from error
         self._note("an actor on Ray died; another takes its place, and its questions are asked again")

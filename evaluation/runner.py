@@ -8,6 +8,7 @@ during training::
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
@@ -116,20 +117,32 @@ def evaluate(
     progress(len(answers), len(rows))
     if waiting:
         stream = ask.stream if hasattr(ask, "stream") else batched(ask)
-        responses = stream(_question(row, texts[id(row)]) for row in waiting)
-        for row in waiting:
-            response = next(responses, None)
-            if response is None:
-                given = sum(id(each) in answers for each in waiting)
-                raise ParrotError(f"the model gave {given} answers to {len(waiting)} questions; expected one for each")
-            answers[id(row)] = entry = _entry(row, texts[id(row)], response)
-            if journal:
-                journal.add(entry)
-            progress(len(answers), len(rows))
-        # Taking one more is also what lets a stream come to its end.
-        if next(responses, None) is not None:
-            raise ParrotError(f"the model gave more than {len(waiting)} answers; expected one for each question")
+        with _closed_behind(stream(_question(row, texts[id(row)]) for row in waiting)) as responses:
+            for row in waiting:
+                response = next(responses, None)
+                if response is None:
+                    given = sum(id(each) in answers for each in waiting)
+                    raise ParrotError(
+                        f"the model gave {given} answers to {len(waiting)} questions; expected one for each"
+                    )
+                answers[id(row)] = entry = _entry(row, texts[id(row)], response)
+                if journal:
+                    journal.add(entry)
+                progress(len(answers), len(rows))
+            # Taking one more is also what lets a stream come to its end.
+            if next(responses, None) is not None:
+                raise ParrotError(f"the model gave more than {len(waiting)} answers; expected one for each question")
     return [_judged(row, answers[id(row)], benchmark) for row in rows]
+
+
+@contextmanager
+def _closed_behind(responses: Iterator[Response]) -> Iterator[Iterator[Response]]:
+    """``responses``, which end here whatever happens: what asks for them in the background is not left running."""
+    try:
+        yield responses
+    finally:
+        if hasattr(responses, "close"):
+            responses.close()
 
 
 def batched(ask: Ask) -> Callable[[Iterable[Question]], Iterator[Response]]:

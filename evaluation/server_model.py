@@ -7,6 +7,7 @@ without a trace here, so the fingerprint is that of the address, the model's nam
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 from parrot_evaluation.journal import REFUSED
 from parrot_evaluation.models import Model, ModelOptions, Note, named
@@ -48,15 +49,16 @@ def open_server(url: str, options: ModelOptions, *, max_new_tokens: int, note: N
                 names.append(question.name)
                 yield [user_turn(question.text, [question.image])]
 
-        replies = client.replies(conversations(), max_tokens=max_new_tokens)
         try:
-            for number, reply in enumerate(replies):
-                if not isinstance(reply, RejectedError):
-                    yield Response(reply.text, reply.finish)
-                elif options.count_refused:
-                    yield Response("", REFUSED)
-                else:
-                    raise named(InputError(f"the server refuses it ({reply})"), names[number]) from reply
+            # Closed before the client is: its threads would else ask on over connections that are no longer theirs.
+            with closing(client.replies(conversations(), max_tokens=max_new_tokens)) as replies:
+                for number, reply in enumerate(replies):
+                    if not isinstance(reply, RejectedError):
+                        yield Response(reply.text, reply.finish)
+                    elif options.count_refused:
+                        yield Response("", REFUSED)
+                    else:
+                        raise named(InputError(f"the server refuses it ({reply})"), names[number]) from reply
         except NoReplyError as error:
             # One picture may be what the server stumbles over, each time.
             raise ParrotError(f"asking {names[error.conversation]}: {error}") from error

@@ -50,6 +50,14 @@ _NOT_MEANT = {
     "tr": r"\b(?:şüphe|kuşku)(?:m|muz|ya yer)? yok(?:tur)?\b",
     "ru": r"\bда(?=,? нет\b)|\bили нет\b|\bнет (?:никаких )?сомнени\w+",
 }
+_DENIES = {
+    "en": r"\b(?:not|neither|nor|nothing|zero|cannot|never|without|if|whether)\b|n['’]t\b",
+    "pt": r"\b(?:não|nem|nenhum\w*|nada|sem|se|vez)\b",
+    "ar": r"\b(?:لم|لن|ليس\w*|غير|لا|ما|بدون|إن|إذا)\b",
+    "ru": r"\b(?:не|ни|нет|без|вместо|ничего|ли)\b",
+    "es": r"\b(?:no|ni|nada|sin|ning\w+|si)\b",
+    "de": r"\b(?:nicht|nichts|kein\w*|ohne|ob)\b",
+}
 # Nothing behind it but the end of the clause: "there is no picture", not "no picture on the wall".
 _HERE = r"(?=\s*(?:$|[.,;!。،]))"
 # What says that nothing can be said: only a yes or no word that opens the answer before it counts.
@@ -96,6 +104,8 @@ _THERE_IS_NOT = {
     "ar": r"\bليست? (?:هناك|في)\b",
     "de": r"\bkeine?\w?\b",
 }
+# An answer that is nothing but both words: "Yes or No", "是或否".
+_EITHER = re.compile(r"\W*(\w+?)\s*(?:[/,|]|(?<=\s)(?:or|ou|или|veya|ya da|o|oder|أو|أم)(?=\s)|或者?|还是)\s*(\w+)\W*")
 _CLAUSE_ENDS = re.compile(r"(?<=[,.。،؛!;:?؟\n])")
 # A question is more than one word; Chinese does not part its words.
 _SEVERAL_WORDS = re.compile(r"\w\s+\w|[\u3400-\u9fff]")
@@ -132,6 +142,8 @@ def yes_no(answer: str, language: str) -> Polarity | None:
     whole = polarity(answer)
     if whole is not None:
         return whole
+    if (either := _EITHER.fullmatch(fold(answer))) and {polarity(either[1]), polarity(either[2])} == {"yes", "no"}:
+        return None
     text, unsure = _told(answer, language)
     lead = _leading(text, language)
     if unsure or lead is not None:
@@ -177,9 +189,12 @@ def _leading(text: str, language: str) -> Polarity | None:
 
 
 def _existence(text: str, language: str) -> Polarity | None:
+    """What is said to be there, or not; neither where the answer denies something else ("I don't think there is …")."""
     if language in _THERE_IS_NOT and re.search(_THERE_IS_NOT[language], text):
         return "no"
-    return "yes" if language in _THERE_IS and re.search(_THERE_IS[language], text) else None
+    if language not in _THERE_IS or re.search(_DENIES[language], text):
+        return None
+    return "yes" if re.search(_THERE_IS[language], text) else None
 
 
 def _english_aside(text: str) -> Polarity | None:

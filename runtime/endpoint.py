@@ -151,7 +151,8 @@ class Endpoint:
                 "run the same command again then"
             ) from error
         if error.after is not None:
-            self._pace.pause(error.after)
+            # No sooner than it would be without being told: a clock that is wrong asks for no wait at all.
+            self._pace.pause(max(error.after, wait * random.uniform(0.5, 1.0)))
         else:
             self._pace.rest(wait * random.uniform(0.5, 1.5))
 
@@ -235,8 +236,8 @@ def _read(data: bytes) -> Reply:
         message, finish = choice["message"], choice.get("finish_reason")
         refusal = message.get("refusal")
         held_back = bool(refusal) or finish == "content_filter"
-        # Some servers leave the text of an answer that a filter held back out altogether.
-        text = message.get("content") if held_back else message["content"]
+        # Some servers leave out the text of an answer that has none: held back, or cut before its first word.
+        text = message.get("content") if refusal or isinstance(finish, str) else message["content"]
         usage = said.get("usage") or {}
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
@@ -255,9 +256,11 @@ def _retry_after(value: str | None) -> float | None:
         return None
     try:
         return max(0.0, float(int(value)))
+    except OverflowError:
+        return None
     except ValueError:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

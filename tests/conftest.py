@@ -4,10 +4,14 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # The tests are imported one by one (importmode=importlib): what several rooms' tests share is found here.
 sys.path.insert(0, str(Path(__file__).parent / "shared"))
+# A machine that is busy for a moment is no failure; the example that took long is.
+hypothesis.settings.register_profile("parrot", deadline=None)
+hypothesis.settings.load_profile("parrot")
 # Some of them import onnxruntime themselves, without the runtime, which says this too.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 

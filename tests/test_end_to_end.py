@@ -12,7 +12,8 @@ import pytest
 from parrot_runtime.flavours import installed
 from parrot_train.nano.backbones import shipped
 
-pytestmark = pytest.mark.slow
+# Half a minute on an idle machine, all of it in the fixture that runs the four lines.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[1]
 # A few hundred pictures and a few steps: enough to pass through every line of code, not to learn anything.

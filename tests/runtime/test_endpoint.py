@@ -115,9 +115,10 @@ def test_a_model_that_came_to_no_text_gave_an_empty_answer(server, ask):
     server.faults = [
         chat_server.body(b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}], %s}' % usage)
     ]
+    server.faults += [chat_server.body(b'{"choices": [{"message": {"role": "assistant"}, "finish_reason": "length"}]}')]
     reply = ask()
     assert (reply.text, reply.finish, reply.completion_tokens) == ("", "length", 9)
-    assert len(server.bodies) == 1
+    assert (ask().text, len(server.bodies)) == ("", 2)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,13 @@ def test_retry_after_in_seconds_and_as_a_date_is_waited_for(server, ask):
     server.faults = [chat_server.status(503, Retry_After=date)]
     ask()
     assert time.time() >= email.utils.parsedate_to_datetime(date).timestamp()
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "Fri, 20 Nov 2026 00:00:00 +99999999999999", "soon"])
+def test_a_retry_after_that_says_nothing_is_none(server, ask, value):
+    server.faults = [chat_server.status(429, Retry_After=value)]
+    assert "Solda" in ask().text
+    assert len(server.bodies) == 2
 
 
 def test_waits_double_where_the_server_names_none(server, ask):
